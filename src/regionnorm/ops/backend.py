@@ -1,0 +1,59 @@
+"""Which implementation the operations run on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["BACKENDS", "backend", "current_backend", "set_backend"]
+
+BACKENDS = ("auto", "plain", "numba")
+ENVIRONMENT = "REGIONNORM_BACKEND"
+HAS_NUMBA = importlib.util.find_spec("numba") is not None  # found, but not imported yet
+
+_chosen = os.environ.get(ENVIRONMENT, "auto")
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of all operations of this process.
+
+    Args:
+        name: ``"auto"`` (the fastest that fits the arguments), ``"plain"`` (PyTorch only) or
+            ``"numba"`` (as auto, but an error when numba is missing). The environment variable
+            ``REGIONNORM_BACKEND`` sets it at the start.
+
+    Raises:
+        ValueError: The name is not known.
+        ImportError: numba was asked for and is not installed.
+    """
+    global _chosen
+    _check(name)
+    _chosen = name
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Use a backend inside a ``with`` block; see :func:`set_backend`."""
+    before = _chosen
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def current_backend() -> str:
+    """What :func:`set_backend` or the environment chose."""
+    return _chosen
+
+
+def _check(name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
+    if name == "numba" and not HAS_NUMBA:
+        raise ImportError("backend 'numba' needs numba; run: pip install 'regionnorm[fast]'")
+
+
+_check(_chosen)

@@ -1,0 +1,233 @@
+"""Region normalisation: the public functions, which check, and choose the backend.
+
+Every region of a feature map is normalised by its own mean and variance
+(Yu et al., AAAI 2020, eq. 8-12).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regionnorm.ops import _cpu, _plain
+from regionnorm.ops.backend import HAS_NUMBA, current_backend
+
+__all__ = ["channel_mean_max", "parse_stats", "region_norm", "region_norm_per_pixel"]
+
+STATS = ("instance", "batch", "layer", "group:G")
+ACTIVATIONS = (None, "relu")
+HALF = 0.5  # a floating mask above it is a hole
+
+
+def region_norm(
+    x: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    stats: str = "instance",
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalise each region of ``x`` by its own mean and variance (eq. 8-12).
+
+    Args:
+        x: Features ``[N, C, H, W]``, any floating dtype, any memory format.
+        mask: ``[N, 1, H, W]`` (or ``[1, 1, H, W]``, shared by the batch). A bool or floating
+            mask makes two regions, 0 = known and 1 = hole (above 0.5); an integer tensor is a
+            label map with values ``0..K-1``. None means one region.
+        weight: Scale of each region and channel ``[K, C]``, or None.
+        bias: Shift of each region and channel ``[K, C]``, or None.
+        stats: What shares a mean and a variance, within a region: ``"instance"`` (one sample's
+            channel, eq. 9-10), ``"batch"`` (a channel over the batch), ``"layer"`` (a sample's
+            channels together) or ``"group:G"`` (G groups of a sample's channels).
+        eps: Added to the variance, inside the root (eq. 10).
+        activation: ``"relu"`` to apply a ReLU to the result, or None.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``. Statistics are computed in float32 (float64 for
+        float64 input) and the variance is biased. A region without pixels contributes nothing.
+
+    Raises:
+        ValueError: Shapes, labels, ``stats`` or ``activation`` do not fit.
+    """
+    groups = _check(x, stats, activation)
+    num_regions = _num_regions(mask, weight, bias, x.shape[1])
+    labels = _labels(x, mask, num_regions)
+    fast = num_regions <= _cpu.MAX_REGIONS and _is_fast(x, labels, weight, bias)
+    if fast and labels.dtype != torch.bool:
+        labels = labels.to(torch.uint8)
+    implementation = _cpu.region_norm if fast else _plain.region_norm
+    return implementation(
+        x,
+        labels,
+        weight,
+        bias,
+        num_regions=num_regions,
+        groups=groups,
+        eps=eps,
+        relu=activation == "relu",
+    )
+
+
+def region_norm_per_pixel(
+    x: Tensor,
+    mask: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    stats: str = "instance",
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalise each region of ``x``, then scale and shift every pixel: the core of RN-L.
+
+    Args:
+        x: Features ``[N, C, H, W]``.
+        mask: Two regions ``[N, 1, H, W]``, as for :func:`region_norm`.
+        scale: Scale of each pixel ``[N, 1, H, W]``, the same for all channels (eq. 16).
+        shift: Shift of each pixel ``[N, 1, H, W]``, the same for all channels (eq. 16).
+        stats: As for :func:`region_norm`.
+        eps: As for :func:`region_norm`.
+        activation: As for :func:`region_norm`.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: Shapes, labels, ``stats`` or ``activation`` do not fit.
+    """
+    groups = _check(x, stats, activation)
+    for name, value in (("scale", scale), ("shift", shift)):
+        if value.shape != (x.shape[0], 1, *x.shape[2:]):
+            raise ValueError(
+                f"{name} has shape {list(value.shape)}; for x {list(x.shape)} it should be "
+                f"{[x.shape[0], 1, *x.shape[2:]]}"
+            )
+    labels = _labels(x, mask, 2)
+    fast = _is_fast(x, labels, scale, shift)
+    if fast and labels.dtype != torch.bool:
+        labels = labels.to(torch.uint8)
+    implementation = _cpu.region_norm_per_pixel if fast else _plain.region_norm_per_pixel
+    return implementation(
+        x, labels, scale, shift, groups=groups, eps=eps, relu=activation == "relu"
+    )
+
+
+def channel_mean_max(x: Tensor) -> Tensor:
+    """Mean and maximum over the channels, in that order: the input of eq. 14.
+
+    Args:
+        x: Features ``[N, C, H, W]``.
+
+    Returns:
+        ``[N, 2, H, W]`` in the dtype of ``x``. Equal maxima share the gradient equally.
+
+    Raises:
+        ValueError: ``x`` is not a floating tensor of four dimensions.
+    """
+    _check(x, "instance", None)
+    return _cpu.channel_mean_max(x) if _is_fast(x) else _plain.channel_mean_max(x)
+
+
+def _is_fast(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the CPU kernels fit: the device, the types, and nobody who wants to look inside."""
+    if current_backend() == "plain" or not HAS_NUMBA:
+        return False
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or not x.numel():
+        return False
+    given = [x, *(other for other in others if other is not None)]
+    if torch.compiler.is_compiling():
+        return not _is_exporting()
+    return not (
+        any(type(tensor) not in PLAIN_TYPES or tensor.device.type != "cpu" for tensor in given)
+        or torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+# A subclass (a fake tensor, a distributed one) has a way of its own to run operations.
+PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def _check(x: Tensor, stats: str, activation: str | None) -> tuple[str, int]:
+    """Validate the arguments shared by the public functions; return ``(stats kind, groups)``."""
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(
+            f"x has shape {list(x.shape)} and dtype {x.dtype}; expected floating [N, C, H, W]"
+        )
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; expected None or 'relu'")
+    return parse_stats(stats, x.shape[1])
+
+
+def parse_stats(stats: str, channels: int) -> tuple[str, int]:
+    """Split ``stats`` into its kind and its number of groups (1 unless ``"group:G"``).
+
+    Raises:
+        ValueError: The name is not known, or G does not divide ``channels``.
+    """
+    if stats in ("instance", "batch", "layer"):
+        return stats, 1
+    kind, _, count = stats.partition(":")
+    if kind == "group" and count.isdigit() and int(count) > 0:
+        if channels % int(count):
+            raise ValueError(f"stats is {stats!r}, but {count} does not divide {channels} channels")
+        return kind, int(count)
+    raise ValueError(f"stats is {stats!r}; expected one of {', '.join(STATS)}")
+
+
+def _num_regions(
+    mask: Tensor | None, weight: Tensor | None, bias: Tensor | None, channels: int
+) -> int:
+    """Number of regions K: that of the affine parameters, else what the mask tells."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and (value.dim() != 2 or value.shape[1] != channels):
+            raise ValueError(f"{name} has shape {list(value.shape)}; expected [K, {channels}]")
+    if weight is not None and bias is not None and weight.shape != bias.shape:
+        raise ValueError(
+            f"weight {list(weight.shape)} and bias {list(bias.shape)} should have one shape"
+        )
+    affine = weight if weight is not None else bias
+    if affine is not None:
+        num_regions = affine.shape[0]
+        if (mask is None and num_regions != 1) or (_is_binary(mask) and num_regions != 2):
+            given = "no mask" if mask is None else "a two-region mask"
+            raise ValueError(f"got {given}, but affine parameters of {num_regions} regions")
+        return num_regions
+    if mask is None:
+        return 1
+    if _is_binary(mask):
+        return 2
+    return int(mask.max()) + 1 if mask.numel() else 1
+
+
+def _is_binary(mask: Tensor | None) -> bool:
+    return mask is not None and (mask.dtype == torch.bool or mask.is_floating_point())
+
+
+def _labels(x: Tensor, mask: Tensor | None, num_regions: int) -> Tensor:
+    """Region of every pixel ``[N or 1, H * W]``, bool or an integer dtype."""
+    if mask is None:
+        return torch.zeros((1, x.shape[2] * x.shape[3]), dtype=torch.bool, device=x.device)
+    if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[2:] != x.shape[2:]:
+        raise ValueError(
+            f"mask has shape {list(mask.shape)}; for x {list(x.shape)} it should be "
+            f"{[x.shape[0], 1, *x.shape[2:]]}"
+        )
+    if mask.shape[0] not in (1, x.shape[0]):
+        raise ValueError(f"mask is a batch of {mask.shape[0]}, x a batch of {x.shape[0]}")
+    if mask.dtype == torch.bool:
+        return mask.flatten(1)
+    if mask.is_floating_point():
+        return (mask > HALF).flatten(1)
+    if mask.numel() and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in torch.aminmax(mask))
+        if low < 0 or high >= num_regions:
+            raise ValueError(f"labels range from {low} to {high}; expected 0 to {num_regions - 1}")
+    return mask.flatten(1)
