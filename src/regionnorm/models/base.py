@@ -1,0 +1,72 @@
+"""The contract that every network keeps: ``model(image, mask) -> image``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["InpaintingModel"]
+
+MIN_SIZE = 16
+
+
+class InpaintingModel(nn.Module):
+    """Base of all networks: checks, hides the hole, pads to the stride, crops and clamps.
+
+    A subclass implements :meth:`fill`, which may rely on sides that are multiples of
+    :attr:`stride` and on a hole of zeros.
+    """
+
+    stride: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Set by create_model, so that saved weights say how to build the network again.
+        self.name = ""
+        self.options: dict[str, Any] = {}
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Fill the hole.
+
+        Args:
+            image: RGB in [0, 1], ``[B, 3, H, W]``, both sides at least 16. What stands under the
+                hole is never read.
+            mask: ``[B, 1, H, W]``, above 0.5 = hole.
+
+        Returns:
+            The network's whole picture in [0, 1], ``[B, 3, H, W]``; it is not composited with the
+            known pixels.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
+        _check(image, mask)
+        height, width = image.shape[-2:]
+        hole = (mask > 0.5).to(image.dtype)
+        known = torch.where(hole > 0, 0.0, image)
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        if any(padding):
+            known = F.pad(known, padding, mode="replicate")
+            hole = F.pad(hole, padding, mode="replicate")
+        return self.fill(known, hole)[..., :height, :width].clamp(0, 1)
+
+    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Predict the whole picture; ``image`` is zero where ``mask`` (0/1) is one."""
+        raise NotImplementedError
+
+
+def _check(image: Tensor, mask: Tensor) -> None:
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise ValueError(f"image has shape {list(image.shape)}; expected [B, 3, H, W]")
+    if mask.shape != (image.shape[0], 1, *image.shape[2:]):
+        raise ValueError(
+            f"mask has shape {list(mask.shape)}; for image {list(image.shape)} it should be "
+            f"{[image.shape[0], 1, *image.shape[2:]]}"
+        )
+    if min(image.shape[-2:]) < MIN_SIZE:
+        raise ValueError(
+            f"image is {image.shape[-1]}x{image.shape[-2]}; both sides should be {MIN_SIZE} or more"
+        )

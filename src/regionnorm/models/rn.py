@@ -1,0 +1,169 @@
+"""The paper's generator (section 3.4) with a choice of normalisation for each stage."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from regionnorm.models.base import InpaintingModel
+from regionnorm.nn.norm import MaskedNorm, make_norm
+from regionnorm.nn.prefill import push_pull
+from regionnorm.nn.region_norm import resize_mask
+
+__all__ = ["RNGenerator"]
+
+
+class RNGenerator(InpaintingModel):
+    """Encoder, residual blocks and decoder of EdgeConnect's image generator with RN inside.
+
+    Args:
+        encoder: Norm of the encoder: ``"rn-b"``, ``"rn-l"``, ``"in"``, ``"bn"`` or ``"none"``.
+        residual: Norm of the residual blocks.
+        decoder: Norm of the decoder.
+        width: Channels of the first convolution; 64 in the paper.
+        blocks: Number of residual blocks; 8 in the paper.
+        stats: What shares statistics in RN-B and RN-L, see :func:`regionnorm.region_norm`.
+        threshold: Threshold of RN-L (eq. 15).
+        upsample: ``"pixelshuffle"`` (released code) or ``"transpose"`` (the backbone's paper).
+        prefill: What stands in the hole at the input. ``"constant"``: ones, as in the paper; the
+            network paints the picture. ``"diffusion"``: a push-pull fill, with the mask as a
+            fourth channel because the fill hides it; the network adds a residual to the fill.
+    """
+
+    stride: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        encoder: str = "rn-b",
+        residual: str = "rn-l",
+        decoder: str = "rn-l",
+        *,
+        width: int = 64,
+        blocks: int = 8,
+        stats: str = "instance",
+        threshold: float = 0.8,
+        upsample: Literal["pixelshuffle", "transpose"] = "pixelshuffle",
+        prefill: Literal["constant", "diffusion"] = "constant",
+    ) -> None:
+        super().__init__()
+        if prefill not in ("constant", "diffusion"):
+            raise ValueError(f"prefill is {prefill!r}; expected 'constant' or 'diffusion'")
+        if width < 1 or blocks < 0:
+            raise ValueError(f"width is {width} and blocks {blocks}; expected >= 1 and >= 0")
+        self.prefill = prefill
+
+        def norm(kind: str, channels: int, activation: str | None = "relu") -> MaskedNorm:
+            return make_norm(
+                kind, channels, stats=stats, threshold=threshold, activation=activation
+            )
+
+        channels = 4 if prefill == "diffusion" else 3
+        self.encoder = nn.ModuleList(
+            [
+                nn.Conv2d(channels, width, 7, padding=3, padding_mode="reflect"),
+                nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+                nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+            ]
+        )
+        self.encoder_norms = nn.ModuleList(norm(encoder, width * 2**i) for i in range(3))
+        self.residual = nn.ModuleList(
+            ResidualBlock(
+                4 * width, norm(residual, 4 * width), norm(residual, 4 * width, activation=None)
+            )
+            for _ in range(blocks)
+        )
+        self.decoder = nn.ModuleList(
+            [_upsampler(4 * width, 2 * width, upsample), _upsampler(2 * width, width, upsample)]
+        )
+        self.decoder_norms = nn.ModuleList([norm(decoder, 2 * width), norm(decoder, width)])
+        self.output = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        self._initialise(residual)
+
+    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Predict the picture; see :meth:`InpaintingModel.fill`."""
+        if self.prefill == "diffusion":
+            start = push_pull(image, mask)
+            x = torch.cat([start, mask], dim=1)
+        else:
+            x = image + mask
+        # One mask per resolution, made once and shared by all layers.
+        masks = [mask, *(resize_mask(mask, _halved(mask, times)) for times in (1, 2))]
+        for convolution, normalise, region in zip(
+            self.encoder, self.encoder_norms, masks, strict=True
+        ):
+            x = normalise(convolution(x), region)
+        for block in self.residual:
+            x = block(x, masks[2])
+        for convolution, normalise, region in zip(
+            self.decoder, self.decoder_norms, masks[1::-1], strict=True
+        ):
+            x = normalise(convolution(x), region)
+        x = torch.tanh(self.output(x).float())
+        return start + x if self.prefill == "diffusion" else (x + 1) / 2
+
+    def _initialise(self, residual_norm: str) -> None:
+        """Start so that every variant trains from scratch, normalised or not.
+
+        Kaiming's scale keeps the variance through ReLUs where no norm restores it. Without a norm
+        a sum over residual blocks would still grow, so that each block starts at a share of it.
+        """
+        for convolution in self._convolutions():
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
+        if residual_norm == "none":
+            for block in self.residual:
+                with torch.no_grad():
+                    block.second.weight.mul_(1 / math.sqrt(len(self.residual)))
+        if self.prefill == "diffusion":  # start from the diffusion's own picture
+            nn.init.zeros_(self.output.weight)
+        else:
+            nn.init.normal_(self.output.weight, std=0.02)
+
+    def _convolutions(self) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+        """The network's own convolutions, without those inside RN-L."""
+        inside = {
+            id(module)
+            for norm in self.modules()
+            if isinstance(norm, MaskedNorm)
+            for module in norm.modules()
+        }
+        return [
+            module
+            for module in self.modules()
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and id(module) not in inside
+        ]
+
+
+class ResidualBlock(nn.Module):
+    """Dilated convolution, norm, ReLU, convolution, norm; added to the input without a ReLU."""
+
+    def __init__(self, channels: int, first_norm: MaskedNorm, second_norm: MaskedNorm) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(
+            channels, channels, 3, padding=2, dilation=2, padding_mode="reflect"
+        )
+        self.first_norm = first_norm
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.second_norm = second_norm
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Features ``[N, C, H, W]`` and their mask ``[N, 1, H, W]`` to features."""
+        y = self.first_norm(self.first(x), mask)
+        return x + self.second_norm(self.second(y), mask)
+
+
+def _upsampler(channels: int, out: int, kind: str) -> nn.Module:
+    """Double the resolution."""
+    if kind == "pixelshuffle":
+        return nn.Sequential(nn.Conv2d(channels, 4 * out, 3, padding=1), nn.PixelShuffle(2))
+    if kind == "transpose":
+        return nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1)
+    raise ValueError(f"upsample is {kind!r}; expected 'pixelshuffle' or 'transpose'")
+
+
+def _halved(mask: Tensor, times: int) -> tuple[int, int]:
+    return mask.shape[-2] >> times, mask.shape[-1] >> times
