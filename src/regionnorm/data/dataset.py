@@ -1,0 +1,162 @@
+"""Photos and masks as training samples that depend on a seed and a position only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from regionnorm.data.images import ImageSource, UnreadableImageError
+from regionnorm.data.masks import MIN_SIDE, MaskSampler
+
+# So many unreadable photos in a row of a shuffled source are no accident any more.
+_MAX_SKIPPED = 1000
+_ORDER_STREAM, _SAMPLE_STREAM = 0, 1
+
+
+class Sample(TypedDict):
+    """One training sample."""
+
+    image: Tensor
+    """uint8 ``[3, S, S]``, RGB; divide by 255 on the device."""
+    mask: Tensor
+    """float32 ``[1, S, S]``, 1 in the hole."""
+    skipped: int
+    """How many unreadable photos were passed over to find this one."""
+
+
+class InpaintingDataset(Dataset[Sample]):
+    """Randomly cropped and flipped photos with masks.
+
+    The sample at position ``p`` is a function of ``seed`` and ``p`` alone: ``p // len(self)`` is
+    the epoch, each with its own order, and ``p`` seeds the crop, the flip and the mask. A run
+    therefore resumes exactly by going on from the position that it reached, and neither the
+    number of workers nor the batch size changes a sample.
+
+    Args:
+        source: the photos.
+        masks: draws the holes.
+        size: side ``S`` of the samples in pixels, at least 16.
+        seed: 0 or more.
+        min_scale: the side of a crop is drawn from ``min_scale`` to ``max_scale`` times the
+            photo's short side; above 0, at most ``max_scale``.
+        max_scale: at most 1.
+        flip: mirror half of the photos from left to right.
+
+    Raises:
+        ValueError: for an empty source or an option out of range.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        masks: MaskSampler,
+        *,
+        size: int = 256,
+        seed: int = 0,
+        min_scale: float = 0.5,
+        max_scale: float = 1.0,
+        flip: bool = True,
+    ) -> None:
+        if len(source) == 0:
+            raise ValueError("the source holds no photos")
+        if size < MIN_SIDE:
+            raise ValueError(f"size {size}: must be at least {MIN_SIDE} px")
+        if seed < 0:
+            raise ValueError(f"seed {seed}: must be 0 or more")
+        if not 0 < min_scale <= max_scale <= 1:
+            raise ValueError(
+                f"min_scale {min_scale:g} and max_scale {max_scale:g}: "
+                "should be above 0, in order and at most 1"
+            )
+        self.source = source
+        self.masks = masks
+        self.size = size
+        self.seed = seed
+        self.min_scale = min_scale
+        self.max_scale = max_scale
+        self.flip = flip
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of photos, which is the length of an epoch."""
+        return len(self.source)
+
+    def __getitem__(self, position: int) -> Sample:
+        """Return the sample at ``position``, 0 or more, without an upper end.
+
+        Raises:
+            IndexError: for a negative position.
+            UnreadableImageError: if none of the photos tried can be read.
+        """
+        if position < 0:
+            raise IndexError(f"position {position}: must be 0 or more")
+        rng = np.random.default_rng((self.seed, _SAMPLE_STREAM, position))
+        # All numbers are drawn before the photo is known, so that a file that turns up
+        # unreadable changes the photo of this sample and nothing else.
+        scale = float(rng.uniform(self.min_scale, self.max_scale))
+        across, down, side = rng.random(3).tolist()
+        mask = self.masks(self.size, self.size, rng)
+        photo, skipped = self._photo(position, at_least=int(np.ceil(self.size / scale)))
+        crop = _crop(photo, scale, across, down, self.size)
+        pixels = np.asarray(crop)
+        if self.flip and side < 0.5:
+            pixels = pixels[:, ::-1]
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        hole = torch.from_numpy(mask.astype(np.float32)[None])
+        return {"image": image, "mask": hole, "skipped": skipped}
+
+    def _photo(self, position: int, at_least: int) -> tuple[Image.Image, int]:
+        """Read the photo of a position, or the first readable one after it in the same order."""
+        count = len(self.source)
+        epoch, place = divmod(position, count)
+        order = self._epoch_order(epoch)
+        tries = min(count, _MAX_SKIPPED)
+        first: UnreadableImageError | None = None
+        for skipped in range(tries):
+            index = int(order[(place + skipped) % count])
+            try:
+                return self.source.read(index, at_least=at_least), skipped
+            except UnreadableImageError as error:
+                first = first or error
+        raise UnreadableImageError(f"none of {tries} photos can be read; the first: {first}")
+
+    def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, _ORDER_STREAM, epoch))
+            self._order = (epoch, rng.permutation(len(self.source)))
+        return self._order[1]
+
+
+def _crop(photo: Image.Image, scale: float, across: float, down: float, size: int) -> Image.Image:
+    """Cut a square of ``scale`` times the short side and resize it to ``size``."""
+    side = max(1.0, scale * min(photo.size))
+    left, top = across * (photo.width - side), down * (photo.height - side)
+    box = (left, top, left + side, top + side)
+    resample = Image.Resampling.BICUBIC
+    return photo.resize((size, size), resample, box=box, reducing_gap=3.0)
+
+
+class PositionSampler(Sampler[int]):
+    """Yields ``start``, ``start + 1``, ..., ``count`` positions in all.
+
+    The order of the photos is the dataset's affair; a resumed run starts where it stopped.
+    """
+
+    def __init__(self, start: int, count: int) -> None:
+        if start < 0 or count < 0:
+            raise ValueError(f"start {start}, count {count}: both must be 0 or more")
+        self.start = start
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.start + self.count))
+
+    def __len__(self) -> int:
+        return self.count

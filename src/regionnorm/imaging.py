@@ -1,0 +1,410 @@
+"""Photos and masks: decode, encode, convert to tensors, composite; the one mask threshold.
+
+Everything that turns a file into pixels, or pixels into a file, goes through here, so that the
+command line, the Python API, training and evaluation agree on orientation, modes and polarity.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MASK_THRESHOLD = 0.5
+"""A mask pixel brighter than this share of white is hole (8 bit: above 127)."""
+
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+"""File name endings, in lower case, that are taken for photos in a folder."""
+
+# A closed list: Pillow would otherwise also try formats that run other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+
+_SAVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+    # exact: WebP would otherwise rewrite the colours under transparent pixels.
+    "WEBP": {"lossless": True, "exact": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+# The other formats hold all four modes. GIF's 256 colours would change every pixel of a photo.
+_MODES: dict[str, frozenset[str]] = {
+    "JPEG": frozenset({"L", "RGB"}),
+    "PPM": frozenset({"L", "RGB"}),
+    "BMP": frozenset({"L", "RGB"}),
+    "GIF": frozenset({"L"}),
+}
+_METADATA_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "TIFF", "AVIF"})
+
+_T = TypeVar("_T")
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file so that it is there whole or not at all.
+
+    Yields a temporary path in the same folder, with the same suffix, to an empty file that exists.
+    Leaving the block normally moves it to ``path``; an exception removes it. Missing parent
+    folders are made.
+
+    Example:
+        >>> with atomic_path("out/table.txt") as temporary:
+        ...     temporary.write_text("done")
+
+    Raises:
+        OSError: The place cannot be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file inside it")
+    # A short random name of its own: a name near the length limit must not overflow.
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.open("xb").close()
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+    """Return the photos of a folder, sorted by path.
+
+    A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case. Hidden
+    files are left out: they are temporary files and what file managers leave behind.
+
+    Args:
+        folder: Where to look.
+        recursive: Look in the folders inside it too.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: ``folder`` is a file.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"there is no folder {root}; check the path")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is a file; give the folder that holds the photos")
+    found = root.rglob("*") if recursive else root.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a photo as :func:`standardize` leaves it: upright, mode L, LA, RGB or RGBA.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image, is damaged or cut short, or is too large.
+    """
+    return _decode(Path(path), standardize)
+
+
+def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
+    """Read a mask file as bool ``[H, W]``: True (hole) where it is brighter than 127 of 255.
+
+    The EXIF orientation is applied, alpha is ignored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image, is damaged or cut short, or is too large.
+    """
+    return _decode(Path(path), mask_to_array)
+
+
+def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options: Any) -> None:
+    """Write a photo; the format follows from the suffix, the file appears whole or not at all.
+
+    PNG, TIFF, BMP, WebP and JPEG 2000 are written without loss, JPEG and AVIF at quality 95
+    without chroma subsampling. The colour profile and EXIF data in ``image.info`` are kept where
+    the format has room for them.
+
+    Args:
+        image: What to write.
+        path: Where to; missing folders are made.
+        **save_options: Given to Pillow's ``Image.save``, before the defaults above.
+
+    Raises:
+        ValueError: The suffix belongs to no known format, or the format cannot hold the mode.
+        OSError: The place cannot be written to.
+    """
+    target = Path(path)
+    check_writable(target, image.mode)
+    format_name = _format_of(target)
+    options = dict(_SAVE_DEFAULTS.get(format_name, {}))
+    if format_name in _METADATA_FORMATS:
+        kept = {key: image.info.get(key) for key in ("icc_profile", "exif")}
+        options |= {key: value for key, value in kept.items() if value}
+    with atomic_path(target) as temporary:
+        try:
+            image.save(temporary, format=format_name, **(options | save_options))
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_write(target, error) from error
+
+
+def supports_mode(path: str | os.PathLike[str], mode: str) -> bool:
+    """Return whether the format of ``path`` can hold ``mode`` (L, LA, RGB or RGBA).
+
+    Raises:
+        ValueError: The suffix belongs to no known format.
+    """
+    modes = _MODES.get(_format_of(Path(path)), frozenset({"L", "LA", "RGB", "RGBA"}))
+    return mode in modes
+
+
+def check_writable(path: str | os.PathLike[str], mode: str) -> None:
+    """Raise what :func:`write_image` would raise for a suffix, before any work is done.
+
+    Raises:
+        ValueError: The suffix belongs to no known format, or the format cannot hold ``mode``.
+    """
+    if not supports_mode(path, mode):
+        raise ValueError(
+            f"cannot write {path}: {Path(path).suffix} holds no {mode} pixels; "
+            "use .png, .webp or .tif"
+        )
+
+
+# --- modes ---------------------------------------------------------------------------------------
+
+
+def standardize(image: Image.Image) -> Image.Image:
+    """Turn an image upright (EXIF) and into one of the modes L, LA, RGB, RGBA.
+
+    Palette images become RGB or RGBA, 1-bit and 16-bit gray become L, CMYK, YCbCr and LAB become
+    RGB. ``info`` keeps the colour profile as long as it still describes the pixels.
+
+    Raises:
+        ValueError: The mode has no known range (32-bit float), or no conversion.
+    """
+    image = _upright(image)
+    if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return _gray16_to_gray8(image)
+    if image.mode == "F":
+        raise ValueError("the image has 32-bit float pixels; save it with 8 or 16 bits per channel")
+    gray = image.mode in ("1", "L", "LA", "La")
+    alpha = image.has_transparency_data
+    converted = image.convert(("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
+    converted.info.pop("transparency", None)
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        converted.info.pop("icc_profile", None)  # it describes the old colour space
+    return converted
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data raises nearly anything, and the pixels are still good
+        kept = image.copy()
+        kept.info.pop("exif", None)
+        return kept
+
+
+def _gray16_to_gray8(image: Image.Image) -> Image.Image:
+    # Mode "I" (32 bit) is how Pillow holds some 16-bit files, so both share one range.
+    values = np.asarray(image).astype(np.int64).clip(0, 65535)
+    converted = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    converted.info = {k: v for k, v in image.info.items() if k in ("icc_profile", "exif")}
+    return converted
+
+
+# --- arrays and tensors --------------------------------------------------------------------------
+
+
+def array_to_image(array: npt.NDArray[Any]) -> Image.Image:
+    """Wrap a uint8 array ``[H, W]`` or ``[H, W, C]`` (C = 1 gray, 2 gray + alpha, 3, 4).
+
+    Raises:
+        ValueError: Another dtype or shape.
+    """
+    _require_array(array, "photo")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4))
+    if array.dtype != np.uint8 or not shaped or 0 in array.shape:
+        raise ValueError(
+            f"got an image array of shape {list(array.shape)} and dtype {array.dtype}; "
+            "give uint8 [H, W], [H, W, 3] or [H, W, 4] with values 0 to 255"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Turn a mask into bool ``[H, W]``, True = hole.
+
+    Args:
+        mask: An image (white is hole, alpha is ignored), or an array ``[H, W]``: bool, integers
+            0/1 or 0 to 255, or floats in [0, 1].
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    if isinstance(mask, Image.Image):
+        upright = standardize(mask)
+        gray = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
+        hole: npt.NDArray[np.bool_] = np.asarray(gray) > 255 * MASK_THRESHOLD
+        return hole
+    _require_array(mask, "mask")
+    if mask.ndim == 3 and mask.shape[2] == 1:
+        mask = mask[:, :, 0]
+    if mask.ndim != 2 or mask.dtype.kind not in "buif" or mask.size == 0:
+        raise ValueError(
+            f"got a mask array of shape {list(mask.shape)} and dtype {mask.dtype}; "
+            "give [H, W], bool or uint8, with 1 or 255 in the hole"
+        )
+    # 0/1 and 0/255 cannot be confused: a 0-to-255 mask that never exceeds 1 has no hole.
+    white = 1.0 if mask.dtype.kind in "bf" or mask.max() <= 1 else 255.0
+    hole = mask > white * MASK_THRESHOLD
+    return hole
+
+
+def image_to_tensor(image: Image.Image | npt.NDArray[Any]) -> Tensor:
+    """Convert a photo to float32 ``[1, 3, H, W]`` in [0, 1].
+
+    Args:
+        image: Any Pillow image (gray is repeated, alpha dropped), or uint8 ``[H, W]``,
+            ``[H, W, C]``.
+
+    Raises:
+        ValueError: An array of another dtype or shape.
+    """
+    if not isinstance(image, Image.Image):
+        image = array_to_image(image)
+    pixels = np.array(standardize(image).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous().float() / 255
+
+
+def tensor_to_image(tensor: Tensor) -> Image.Image:
+    """Convert ``[1, 3, H, W]`` or ``[3, H, W]`` in [0, 1] to an RGB image, rounded to nearest.
+
+    Values outside [0, 1] are clipped.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    pixels = tensor[0] if tensor.ndim == 4 and tensor.shape[0] == 1 else tensor
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(
+            f"got a tensor of shape {list(tensor.shape)}; give one image, [1, 3, H, W] or [3, H, W]"
+        )
+    levels = pixels.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def mask_to_tensor(mask: Image.Image | npt.NDArray[Any]) -> Tensor:
+    """Convert a mask, as :func:`mask_to_array` takes it, to float32 ``[1, 1, H, W]``, 1 = hole.
+
+    Raises:
+        ValueError: An array of another shape or dtype.
+    """
+    hole = np.ascontiguousarray(mask_to_array(mask))
+    return torch.from_numpy(hole).float()[None, None]
+
+
+def composite(image: Tensor, output: Tensor, mask: Tensor) -> Tensor:
+    """Keep the known pixels of ``image`` and take the hole from ``output``.
+
+    Computes ``image * (1 - mask) + output * mask``.
+
+    Args:
+        image: ``[B, C, H, W]``.
+        output: ``[B, C, H, W]``.
+        mask: ``[B, 1, H, W]``, 1 = hole.
+    """
+    return image * (1 - mask) + output * mask
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def _require_array(value: object, what: str) -> None:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(
+            f"got a {what} of type {type(value).__name__}; give a PIL image or a NumPy array"
+        )
+
+
+def _decode(path: Path, convert: Callable[[Image.Image], _T]) -> _T:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give an image file")
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}; check the path") from error
+    except OSError as error:
+        raise type(error)(f"cannot read {path}: {_reason(error)}") from error
+    with file:
+        try:
+            Image.init()
+            image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+            image.load()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(
+                f"{path} has too many pixels to be decoded; make it smaller"
+            ) from error
+        except UnidentifiedImageError as error:
+            raise ValueError(
+                f"{path} is no image this program can read; use PNG, JPEG, WebP, TIFF or BMP"
+            ) from error
+        except Exception as error:  # the decoders raise nearly anything on damaged files
+            raise ValueError(
+                f"{path} is damaged or cut short ({_reason(error)}); use an intact copy"
+            ) from error
+        try:
+            return convert(image)
+        except ValueError as error:
+            raise ValueError(f"cannot use {path}: {_reason(error)}") from error
+
+
+def _format_of(path: Path) -> str:
+    suffix = path.suffix.lower()
+    format_name = Image.registered_extensions().get(suffix)
+    if suffix not in IMAGE_SUFFIXES or format_name is None:
+        raise ValueError(
+            f"cannot write {path}: {suffix or 'a name without suffix'} is no image format; "
+            "use .png, .jpg, .webp, .tif or .bmp"
+        )
+    return format_name
+
+
+def _cannot_write(path: Path, error: Exception) -> OSError | ValueError:
+    kind = OSError if isinstance(error, OSError) else ValueError
+    return kind(f"cannot write {path}: {_reason(error)}; choose another place")
+
+
+def _reason(error: Exception) -> str:
+    # str(OSError) repeats the path; strerror is only the reason. Always one line.
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
