@@ -1,0 +1,39 @@
+"""Named recipes: functions that return a :class:`regionnorm.training.Recipe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from regionnorm.recipes.default import default
+from regionnorm.recipes.paper import paper, released
+from regionnorm.training.recipe import Recipe, with_overrides
+
+__all__ = ["get_recipe", "list_recipes"]
+
+_RECIPES: dict[str, Callable[[], Recipe]] = {
+    "default": default,
+    "paper": paper,
+    "released": released,
+}
+
+
+def list_recipes() -> dict[str, str]:
+    """Names of the recipes with the first line of what each says about itself."""
+    return {
+        name: (make.__doc__ or "").strip().splitlines()[0] for name, make in _RECIPES.items()
+    }
+
+
+def get_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Make a recipe and replace some of its fields.
+
+    Args:
+        name: One of :func:`list_recipes`.
+        overrides: Values by field, as typed: ``{"options.width": "32", "batch": "8"}``.
+
+    Raises:
+        ValueError: The name or a field is not known, or a value does not fit.
+    """
+    if name not in _RECIPES:
+        raise ValueError(f"recipe {name!r} is not known; choose from {', '.join(_RECIPES)}")
+    return with_overrides(_RECIPES[name](), overrides or {})

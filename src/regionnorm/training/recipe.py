@@ -1,0 +1,175 @@
+"""A recipe: every choice of a training run, validated, frozen, saved beside the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+__all__ = ["Losses", "Recipe", "recipe_from_json", "recipe_to_json", "with_overrides"]
+
+_CONFIG = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Losses:
+    """Weights and kinds of the generator's losses; a weight of 0 switches a loss off.
+
+    ``on_composite`` judges the composite, whose known pixels are the photo's own, instead of the
+    network's whole picture.
+    """
+
+    l1: float = Field(default=1.0, ge=0)
+    reconstruction: Literal["l1", "l1_over_hole_share", "l1_weighted"] = "l1_over_hole_share"
+    adversarial: float = Field(default=0.0, ge=0)
+    gan: Literal["nsgan", "lsgan", "hinge"] = "nsgan"
+    perceptual: float = Field(default=0.0, ge=0)
+    perceptual_layers: tuple[str, ...] = (
+        "relu1_1",
+        "relu2_1",
+        "relu3_1",
+        "relu4_1",
+        "relu5_1",
+    )
+    style: float = Field(default=0.0, ge=0)
+    style_layers: tuple[str, ...] = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
+    vgg: str | None = None
+    on_composite: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Recipe:
+    """All choices of a training run; see ``docs/training.md`` for what they do.
+
+    Counts are in optimiser steps, sizes in pixels; ``batch`` is for each process.
+    """
+
+    name: str
+    model: str = "rn"
+    options: dict[str, int | float | str] = Field(default_factory=dict)
+    losses: Losses = Field(default_factory=Losses)
+
+    # Data
+    size: int = Field(default=256, ge=16)
+    batch: int = Field(default=14, ge=1)
+    min_scale: float = Field(default=0.5, gt=0, le=1)
+    max_scale: float = Field(default=1.0, gt=0, le=1)
+    flip: bool = True
+    masks: str = "generated"
+    max_area: float = Field(default=0.6, gt=0, le=0.95)
+    workers: int = Field(default=2, ge=0)
+
+    # Optimisation
+    steps: int = Field(default=225_000, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    lr_discriminator: float = Field(default=1e-5, gt=0)
+    betas: tuple[float, float] = (0.0, 0.9)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(default=0, ge=0)
+    clip: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    discriminator_width: int = Field(default=64, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    # Machine
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = Field(default=1, ge=1)
+    strategy: str = "auto"
+    channels_last: bool = False
+    compile: bool = False
+
+    # Reports
+    log_every: int = Field(default=20, ge=1)
+    sample_every: int = Field(default=500, ge=1)
+    val_every: int = Field(default=2000, ge=1)
+    val_photos: int = Field(default=24, ge=1)
+    save_every: int = Field(default=1000, ge=1)
+    save_minutes: float = Field(default=5.0, gt=0)
+
+    @property
+    def needs_discriminator(self) -> bool:
+        """Whether a discriminator is trained."""
+        return self.losses.adversarial > 0
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether VGG features are needed."""
+        return self.losses.perceptual > 0 or self.losses.style > 0
+
+
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    """The recipe as indented JSON."""
+    return json.dumps(asdict(recipe), indent=2) + "\n"
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The inverse of :func:`recipe_to_json`.
+
+    Raises:
+        ValueError: A field is missing, unknown or out of range.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"not a recipe: {_first(error)}") from error
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+    """Replace fields by ``key=value`` pairs as typed on a command line.
+
+    Args:
+        recipe: Where to start.
+        overrides: Values by field name; ``losses.l1`` and ``options.width`` reach inside.
+
+    Raises:
+        ValueError: A field is unknown or a value does not fit it.
+    """
+    for key, value in overrides.items():
+        try:
+            recipe = _replaced(recipe, key.split("."), value, key)
+        except ValidationError as error:
+            raise ValueError(f"--set {key}={value}: {_first(error)}") from error
+    return recipe
+
+
+def _replaced(holder: Any, path: list[str], value: str, key: str) -> Any:
+    """``holder`` with the field at ``path`` set; dataclasses validate themselves again."""
+    name, rest = path[0], path[1:]
+    if isinstance(holder, dict):
+        return {**holder, name: _scalar(value)}
+    known = [field.name for field in fields(holder)]
+    if name not in known:
+        raise ValueError(f"--set {key}={value}: no field {name!r}; choose from {', '.join(known)}")
+    current = getattr(holder, name)
+    if rest:
+        if not (is_dataclass(current) or isinstance(current, dict)):
+            raise ValueError(f"--set {key}={value}: {name!r} has no fields inside")
+        return replace(holder, **{name: _replaced(current, rest, value, key)})
+    if isinstance(current, tuple):
+        return replace(holder, **{name: tuple(value.split(","))})
+    return replace(holder, **{name: None if value == "none" else value})
+
+
+def _scalar(value: str) -> int | float | str:
+    for convert in (int, float):
+        try:
+            return convert(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem of a validation error, on one line."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,231 @@
+"""The training loop: learns, stops, resumes exactly, keeps its files whole."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from regionnorm.checkpoints import load_pretrained, read_metadata
+from regionnorm.recipes import get_recipe
+from regionnorm.training import Losses, Recipe, train
+from regionnorm.training.loop import learning_rate
+
+Folder = Callable[..., Path]
+
+
+def tiny(steps: int, **changes: object) -> Recipe:
+    recipe = Recipe(
+        name="tiny",
+        options={"width": 4, "blocks": 1, "prefill": "diffusion"},
+        losses=Losses(adversarial=0.1),
+        discriminator_width=4,
+        size=32,
+        batch=2,
+        steps=steps,
+        lr=1e-3,
+        workers=0,
+        log_every=1,
+        sample_every=100,
+        val_every=100,
+        val_photos=2,
+        save_every=5,
+        accelerator="cpu",
+        devices=1,
+    )
+    return replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_pretrained(run / "weights.safetensors").state_dict()
+
+
+def equal(first: Path, second: Path) -> bool:
+    a, b = (
+        torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+        for run in (first, second)
+    )
+    return _same(a, b)
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b
+
+
+def test_a_run_leaves_weights_log_samples_and_recipe(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(4)
+    run = tmp_path / "run"
+    assert train(tiny(4, val_every=2), data=[photos], val=photos, out=run)
+    assert load_pretrained(run).name == "rn"
+    assert read_metadata(run / "best.safetensors")["recipe"] == "tiny"
+    assert Image.open(run / "samples" / "0000004.png").size == (96, 32 * 6)
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {row["name"] for row in rows}
+    assert {"l1", "adversarial", "discriminator", "images/s", "val/psnr"} <= names
+    assert '"name": "tiny"' in (run / "recipe.json").read_text()
+    assert not list(run.glob("*.tmp*"))
+
+
+def test_training_lowers_the_loss(photo_folder: Folder, tmp_path: Path) -> None:
+    recipe = tiny(40, losses=Losses(), options={"width": 8, "blocks": 1}, lr=3e-3)
+    train(recipe, data=[photo_folder(2)], out=tmp_path / "run")
+    with (tmp_path / "run" / "log.csv").open() as file:
+        losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "l1"]
+    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
+
+
+def test_a_stopped_run_resumes_bit_for_bit(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(5)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(8), data=[photos], out=whole)
+    train(tiny(5), data=[photos], out=parts)
+    assert train(tiny(8), data=[photos], out=parts, resume=True)
+    assert equal(whole, parts)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_loop import tiny
+from regionnorm.training import train
+train(tiny({steps}, save_every=20), data=[{photos!r}], out={run!r}, resume=True)
+"""
+
+
+def start(photos: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
+    folder = str(Path(__file__).parent)
+    code = SCRIPT.format(folder=folder, photos=str(photos), run=str(run), steps=steps)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    log = run / "log.csv"
+    while process.poll() is None:
+        if log.exists() and f"\n{step},l1" in log.read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def test_a_killed_run_resumes_bit_for_bit(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(5)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(tiny(60, save_every=20), data=[photos], out=whole)
+    process = start(photos, killed, 60)
+    wait_for_step(killed, 33, process)
+    process.kill()
+    process.wait()
+    saved = torch.load(killed / "checkpoint.pt", weights_only=True)
+    assert 20 <= saved["step"] < 60
+    assert start(photos, killed, 60).wait() == 0
+    assert equal(whole, killed)
+    steps = [int(line.split(",")[0]) for line in (killed / "log.csv").read_text().split()[1:]]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_before_stopping(
+    number: int, photo_folder: Folder, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = start(photo_folder(3), run, 100_000)
+    wait_for_step(run, 7, process)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == 0
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert state["step"] >= 7
+    last = (run / "log.csv").read_text().split()[-1]
+    assert int(last.split(",")[0]) == state["step"]
+
+
+def test_a_run_is_not_overwritten(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(2)
+    train(tiny(1), data=[photos], out=tmp_path / "run")
+    with pytest.raises(ValueError, match="--resume"):
+        train(tiny(1), data=[photos], out=tmp_path / "run")
+
+
+def test_resuming_another_network_is_refused_in_one_line(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos = photo_folder(2)
+    train(tiny(1), data=[photos], out=tmp_path / "run")
+    other = tiny(2, options={"width": 8, "blocks": 1, "prefill": "diffusion"})
+    with pytest.raises(ValueError, match="does not fit this recipe") as caught:
+        train(other, data=[photos], out=tmp_path / "run", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_corrupt_photos_are_skipped_and_counted(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(3)
+    (photos / "broken.png").write_bytes(b"not a picture")
+    train(tiny(4), data=[photos], out=tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["skipped"] >= 2
+
+
+def test_workers_do_not_change_the_weights(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(4)
+    for workers in (0, 2):
+        train(tiny(3, workers=workers), data=[photos], out=tmp_path / str(workers))
+    assert equal(tmp_path / "0", tmp_path / "2")
+
+
+def test_perceptual_and_style_losses_take_part(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from regionnorm.nn.vgg import VGGFeatures
+    from regionnorm.training import state
+
+    def untrained(path: str | None, *, layers: list[str]) -> VGGFeatures:
+        torch.manual_seed(0)
+        return VGGFeatures(layers)
+
+    monkeypatch.setattr(state, "load_vgg19", untrained)
+    losses = Losses(
+        perceptual=0.1,
+        style=250,
+        perceptual_layers=("relu1_1", "relu2_1"),
+        style_layers=("relu2_2",),
+    )
+    train(tiny(2, losses=losses), data=[photo_folder(2)], out=tmp_path / "run")
+    text = (tmp_path / "run" / "log.csv").read_text()
+    assert "perceptual" in text
+    assert "style" in text
+
+
+def test_ema_differs_from_the_weights_and_can_be_switched_off(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos = photo_folder(2)
+    for ema in (0.9, 0.0):
+        train(tiny(5, ema=ema), data=[photos], out=tmp_path / str(ema))
+    averaged, plain = weights(tmp_path / "0.9"), weights(tmp_path / "0.0")
+    assert any(not torch.equal(averaged[key], plain[key]) for key in plain)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = replace(get_recipe("default"), warmup=10, steps=110, schedule="cosine")
+    factors = [learning_rate(recipe, step) for step in range(111)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10] == 1
+    assert factors[60] == pytest.approx(0.5)
+    assert factors[110] == pytest.approx(0)
+    assert learning_rate(replace(recipe, schedule="constant"), 100) == 1

@@ -1,0 +1,83 @@
+"""Recipes: validated, overridden from text, saved and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from regionnorm.recipes import get_recipe, list_recipes
+from regionnorm.training.recipe import recipe_from_json, recipe_to_json
+
+
+@pytest.mark.parametrize("name", ["default", "paper", "released"])
+def test_every_recipe_is_listed_and_survives_json(name: str) -> None:
+    assert list_recipes()[name]
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+def test_overrides_are_converted_and_reach_inside() -> None:
+    recipe = get_recipe(
+        "paper",
+        {
+            "batch": "3",
+            "lr": "1e-3",
+            "flip": "false",
+            "options.width": "16",
+            "options.stats": "batch",
+            "losses.style": "0",
+            "losses.style_layers": "relu1_1,relu2_1",
+            "losses.vgg": "vgg.pth",
+        },
+    )
+    assert (recipe.batch, recipe.lr, recipe.flip) == (3, 1e-3, False)
+    assert recipe.options == {"width": 16, "stats": "batch"}
+    assert recipe.losses.style == 0
+    assert recipe.losses.style_layers == ("relu1_1", "relu2_1")
+    assert recipe.losses.vgg == "vgg.pth"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch", "0", "greater than or equal to 1"),
+        ("batch", "many", "batch"),
+        ("colour", "red", "no field 'colour'"),
+        ("losses.colour", "1", "no field 'colour'"),
+        ("batch.x", "1", "no fields inside"),
+        ("precision", "64", "precision"),
+    ],
+)
+def test_wrong_overrides_are_named_in_one_line(key: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        get_recipe("paper", {key: value})
+    assert "\n" not in str(caught.value)
+    assert value in str(caught.value)
+
+
+def test_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="default, paper, released"):
+        get_recipe("nonsense")
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get_recipe("paper").batch = 3  # type: ignore[misc]
+
+
+def test_json_with_an_unknown_field_is_refused() -> None:
+    text = recipe_to_json(get_recipe("paper")).replace('"batch"', '"bunch"')
+    with pytest.raises(ValueError, match="bunch"):
+        recipe_from_json(text)
+
+
+def test_the_papers_losses_and_schedule() -> None:
+    paper, released = get_recipe("paper"), get_recipe("released")
+    assert (paper.batch, paper.size, paper.betas) == (14, 256, (0.0, 0.9))
+    assert (paper.lr, paper.lr_discriminator) == (1e-4, 1e-5)
+    losses = paper.losses
+    assert (losses.l1, losses.adversarial, losses.perceptual, losses.style) == (1, 0.1, 0.1, 250)
+    assert (released.losses.perceptual, released.losses.style) == (0, 0)
+    assert released.losses.on_composite
