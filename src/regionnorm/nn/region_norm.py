@@ -133,6 +133,9 @@ class LearnableRegionNorm2d(nn.Module):
         self.affine = nn.Conv2d(1, 2, kernel_size, padding=padding)
         nn.init.normal_(self.affine.weight, std=0.02)
         nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
+        # With so few channels, oneDNN's channels-last path is several times faster backward.
+        self.response.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.affine.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def spatial_response(self, x: Tensor) -> Tensor:
         """Spatial response map ``[N, 1, H, W]`` in (0, 1) (eq. 14)."""
