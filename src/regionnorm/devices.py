@@ -1,4 +1,4 @@
-"""The one place that picks a device."""
+"""The one place that picks a device, and knows what it does well."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"device {str(device)!r} cannot be used on this machine; try 'cpu'"
         ) from error
     return chosen
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 itself; where it does not, bfloat16 is slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    # Private until PyTorch offers a public query; absent means no.
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in queries)

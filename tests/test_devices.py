@@ -1,0 +1,37 @@
+"""Picking a device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regionnorm.devices import has_native_bfloat16, pick_device
+
+
+def test_a_device_named_is_the_device_picked() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_the_default_is_a_device_that_works() -> None:
+    assert torch.ones(2, device=pick_device()).sum() == 2
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
+def test_an_unusable_device_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        pick_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_is_native_only_where_the_processor_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    for answer in (True, False):
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda answer=answer: answer, raising=False
+        )
+        assert has_native_bfloat16(cpu) is answer
+    assert not has_native_bfloat16(torch.device("meta"))
