@@ -1,0 +1,58 @@
+"""Image inpainting built on Region Normalization (Yu et al., AAAI 2020).
+
+Images are RGB float in [0, 1], ``[B, 3, H, W]``; masks are ``[B, 1, H, W]``, 1 = hole.
+
+Example:
+    >>> import regionnorm as rn
+    >>> rn.list_models()
+    >>> filled = rn.Inpainter()(photo, mask)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regionnorm.checkpoints import load_pretrained
+    from regionnorm.inpainter import Inpainter
+    from regionnorm.models import create_model, list_models
+    from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
+    from regionnorm.ops import region_norm
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Inpainter",
+    "LearnableRegionNorm2d",
+    "RegionNorm2d",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_pretrained",
+    "region_norm",
+]
+
+# Where each name lives. They are imported on first use (PEP 562), so that `import regionnorm`
+# and `regionnorm --help` do not wait for torch.
+_HOMES = {
+    "Inpainter": "inpainter",
+    "LearnableRegionNorm2d": "nn",
+    "RegionNorm2d": "nn",
+    "create_model": "models",
+    "list_models": "models",
+    "load_pretrained": "checkpoints",
+    "region_norm": "ops",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

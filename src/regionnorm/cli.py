@@ -1,0 +1,419 @@
+"""The command line. Each command parses, calls the library, and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regionnorm import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["app", "main"]
+
+# The library is imported inside the commands: help must not wait for torch.
+
+app = typer.Typer(
+    help="Fill holes in photos with Region Normalization; train and evaluate networks that do.",
+    epilog="Exit codes: 0 done, 1 some inputs failed, 2 wrong usage. "
+    "REGIONNORM_TRACEBACK=1 shows where an error comes from.",
+    # Plain help: rich's panels would reflow the examples.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# BadParameter, UsageError, ClickException: click's own up to typer 0.28, since then typer's copy.
+_ParseError: type[Exception] = typer.BadParameter.__mro__[2]
+
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best one present.")
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 some inputs failed, 2 wrong usage, 130 interrupted.
+    """
+    arguments = None if argv is None else list(argv)
+    try:
+        status = app(args=arguments, prog_name="regionnorm", standalone_mode=False)
+    except _ParseError as error:
+        return _fail(_usage_message(error))
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("REGIONNORM_TRACEBACK"):
+            raise
+        return _fail(_message(error))
+    except RuntimeError as error:  # torch has no other type for it on every device
+        if not any(words in str(error) for words in ("out of memory", "allocate memory")):
+            raise
+        return _fail("there is not enough memory; make photos, size or batch smaller")
+    return status if isinstance(status, int) else 0
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"regionnorm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def inpaint(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
+    mask: Annotated[
+        Path,
+        typer.Option("--mask", "-m", help="White = hole. A file, or a folder with the same stems."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file, or for a folder the folder, to write.")
+    ],
+    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing results.")
+    ] = False,
+) -> int:
+    """Fill the hole of a photo, or of a folder of photos.
+
+    The result has the photo's size, and its pixels outside the hole are the photo's own. In
+    folders, photos and masks are paired by file stem; what fails is named at the end.
+
+    \b
+    Example:
+      regionnorm inpaint photo.jpg --mask mask.png -o filled.png
+      regionnorm inpaint photos/ --mask masks/ -o filled/
+    """
+    from regionnorm.inpainter import Inpainter, inpaint_path
+
+    inpainter = Inpainter(model, device=device, precision=precision)
+    with _progress("inpaint") as on_progress:
+        report = inpaint_path(
+            inpainter,
+            image,
+            mask,
+            output,
+            recursive=recursive,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    for photo, reason in report.failed:
+        _error(f"{photo}: {reason}")
+    if len(report.done) == 1:
+        typer.echo(report.done[0])
+    elif report.done:
+        typer.echo(f"{len(report.done)} photos in {output}")
+    return 1 if report.failed else 0
+
+
+def _print_recipes(value: bool) -> None:
+    if value:
+        from regionnorm.recipes import list_recipes
+
+        for name, description in list_recipes().items():
+            typer.echo(f"{name:<10} {description}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A name from `regionnorm train --list`.")
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH", help="Photo folder, list file, tar shard or quoted pattern; repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    val: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Photos to judge by, not trained on.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Devices on each machine.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Machines that train together.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Lightning's strategy, such as ddp.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed; by default the recipe's.")
+    ] = None,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--list", callback=_print_recipes, is_eager=True, help="Print the recipes and stop."
+        ),
+    ] = False,
+) -> int:
+    """Train a network by a recipe.
+
+    The resolved recipe, logs, sample pictures, checkpoints and weights go to the run's folder.
+    Ctrl-C saves first.
+
+    \b
+    Example:
+      regionnorm train --list
+      regionnorm train released --data photos/ --val val/ --out runs/first --set batch=8
+      regionnorm train released --data photos/ --val val/ --out runs/first --resume
+    """
+    from regionnorm.recipes import get_recipe
+    from regionnorm.training import train as run
+
+    overrides = _settings(settings or [])
+    launch = {"devices": devices, "nodes": nodes, "strategy": strategy, "precision": precision}
+    overrides |= {key: str(value) for key, value in launch.items() if value is not None}
+    finished = run(get_recipe(recipe, overrides), data=data, val=val, out=out, resume=resume)
+    if finished is False:
+        print("Interrupted and saved; to go on, add --resume to the command", file=sys.stderr)
+        return 130
+    return 0
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        list[str],
+        typer.Option(metavar="PATH", help="Photo folder, list file, tar shard or quoted pattern."),
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="default, a weights file, telea, ns or biharmonic.  [default: default ns telea]",
+            show_default=False,
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks; by default a fixed set of generated ones.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.md and report.json.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Take the first N photos.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(metavar="PX", min=16, help="Photos are scaled and cropped to a square.")
+    ] = 256,
+    preset: Annotated[
+        str, typer.Option(help="Metric definitions: default, released, edgeconnect or deepfill.")
+    ] = "default",
+    difference_to: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Also report PSNR minus this model's.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the fixed masks and the intervals.")
+    ] = 0,
+    device: Device = None,
+) -> int:
+    """Measure PSNR, SSIM and l1 by masked area.
+
+    \b
+    Example:
+      regionnorm evaluate default ns telea --data photos/ --report out/report
+      regionnorm evaluate runs/first/best.safetensors --data photos/ --masks masks/
+    """
+    from regionnorm.data import MaskFolder, open_source
+    from regionnorm.evaluate import evaluate as run
+    from regionnorm.evaluate import resolve_models
+
+    fillers = resolve_models(models or ["default", "ns", "telea"], device, jobs=os.cpu_count() or 1)
+    with _progress("evaluate") as on_progress:
+        result = run(
+            fillers,
+            open_source(data),
+            masks=None if masks is None else MaskFolder(masks),
+            size=size,
+            preset=preset,
+            limit=limit,
+            seed=seed,
+            difference_to=difference_to,
+            on_progress=on_progress,
+        )
+    _print_table(result.to_table())
+    for path in result.save(report) if report else ():
+        typer.echo(path)
+    for line in result.skipped:
+        _error(line)
+    return 1 if result.skipped else 0
+
+
+@app.command()
+def masks(
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW-HIGH",
+            help="Hole's share of the area; by default 0-0.1 to 0.5-0.6 in turn.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="PX", min=16, help="Width and height.")] = 512,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="The same seed gives the same masks.")
+    ] = 0,
+    kind: Annotated[
+        str, typer.Option(help="free-form, scratch, ellipse, blob, box, combined, center or mixed.")
+    ] = "mixed",
+) -> None:
+    """Write random masks of a given area; half of them touch the border.
+
+    \b
+    Example:
+      regionnorm masks --interval 0.2-0.3 --count 2000 --size 512 --seed 1 --out masks/
+    """
+    from regionnorm.data import write_masks
+
+    area = None if interval is None else _interval(interval)
+    with _progress("masks") as on_progress:
+        written = write_masks(
+            out,
+            interval=area,
+            count=count,
+            size=size,
+            seed=seed,
+            kind=kind,
+            on_progress=on_progress,
+        )
+    typer.echo(f"{written} masks in {out}")
+
+
+@app.command()
+def models() -> None:
+    """List the networks: what they are, parameters, statistics.
+
+    \b
+    Example:
+      regionnorm models
+    """
+    import torch
+    from rich import box
+    from rich.table import Table
+
+    from regionnorm.models import create_model, describe_model, list_models
+
+    table = Table("name", "parameters", "statistics", "description", box=box.SIMPLE)
+    for name in list_models():
+        with torch.device("meta"):  # counts without allocating or initialising
+            model = create_model(name)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        stats = {str(m.stats) for m in model.modules() if hasattr(m, "stats")}
+        table.add_row(name, f"{count / 1e6:.1f} M", ", ".join(sorted(stats)), describe_model(name))
+    _print_table(table)
+
+
+# --- reading what was typed ----------------------------------------------------------------------
+
+
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split("-"))
+    except ValueError:
+        raise ValueError(f"--interval is {text!r}; give LOW-HIGH, such as 0.2-0.3") from None
+    return low, high
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--set is {pair!r}; give KEY=VALUE, such as batch=8")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+# --- what the terminal shows ---------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr that leaves nothing behind and stays away from files and pipes."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total, *_: bar.update(task, completed=done, total=total)
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    # Files and pipes have no width; rich would assume 80 columns and cut long names.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _error(message: str) -> None:
+    # Plain print: rich would wrap the line, and a path in it.
+    print(f"Error: {' '.join(message.splitlines())}", file=sys.stderr)
+
+
+def _fail(message: str) -> int:
+    _error(message)
+    return 2
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _usage_message(error: Any) -> str:
+    text = " ".join(str(error.format_message()).split())
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "regionnorm"
+    return f"{text} (see: {command} --help)"

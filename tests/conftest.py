@@ -1,0 +1,99 @@
+"""Fixtures that tests of several modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+RunCli = Callable[..., tuple[int, str, str]]
+PhotoMaker = Callable[..., Image.Image]
+FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def make_photo() -> PhotoMaker:
+    """``make_photo(width, height, mode="RGB", seed=0)``: gradients, shapes and grain."""
+
+    def make(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+        corners = random.uniform(30, 220, (3, 3))
+        ramp = corners[0] + x[..., None] * corners[1] / 3 + y[..., None] * corners[2] / 3
+        photo = Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
+        draw = ImageDraw.Draw(photo)
+        for _ in range(4):
+            left, top = random.uniform(0, 0.8, 2) * (width, height)
+            box = (left, top, left + width / 5, top + height / 5)
+            draw.ellipse(box, fill=tuple(int(c) for c in random.integers(0, 256, 3)))
+        grain = random.normal(0, 4, (height, width, 3))
+        pixels = (np.asarray(photo) + grain).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(pixels).convert(mode)
+
+    return make
+
+
+@pytest.fixture
+def make_mask() -> PhotoMaker:
+    """``make_mask(width, height)``: a mode L mask with a white box in the middle."""
+
+    def make(width: int, height: int, share: float = 0.4) -> Image.Image:
+        mask = Image.new("L", (width, height))
+        left, top = round(width * (1 - share) / 2), round(height * (1 - share) / 2)
+        box = (left, top, width - left - 1, height - top - 1)
+        ImageDraw.Draw(mask).rectangle(box, fill=255)
+        return mask
+
+    return make
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, make_photo: PhotoMaker) -> FolderMaker:
+    """``photo_folder(count, width=64, height=64)``: a folder of PNG photos ``photo-0.png`` ..."""
+
+    def make(count: int, width: int = 64, height: int = 64, name: str = "photos") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for index in range(count):
+            make_photo(width, height, seed=index).save(folder / f"photo-{index}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small untrained network, which fills holes from their surroundings."""
+    from regionnorm.checkpoints import save_weights
+    from regionnorm.models import create_model
+
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(create_model("rn", width=4, blocks=1, prefill="diffusion"), path)
+    return path
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> RunCli:
+    """``run_cli("masks", "--count", 2)``: exit code, standard output, standard error."""
+    from regionnorm.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
