@@ -55,8 +55,8 @@ def evaluate(
     cannot be read or are too small are left out and named in the report.
 
     Args:
-        models: Name to function of float32 CPU tensors; see :func:`resolve_model`. A function is
-            trusted not to look under the hole, which the photo still shows.
+        models: Name to function of float32 CPU tensors; see :func:`resolve_model`. The photo is
+            zero under the hole.
         source: The photos.
         masks: Mask files, each used in the interval that its area, measured at ``size``, falls
             into, stretched to the photo; photo number i takes the i-th of an interval, from the
@@ -324,7 +324,8 @@ def _measure(name: str, model: Filler, batch: _Batch, preset: MetricPreset) -> d
     """Fill, composite and measure a batch, on the device that the model answers on."""
     image, mask = torch.cat(batch.images), torch.cat(batch.masks)
     with torch.inference_mode():
-        output = model(image, mask)
+        # Models see what a user would give them: nothing of the photo is left under the hole.
+        output = model(image * (1 - mask), mask)
         if output.shape != image.shape:
             raise ValueError(
                 f"model {name!r} returned shape {list(output.shape)} for photos of"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from regionnorm.imaging import IMAGE_SUFFIXES, list_images, standardize
 
@@ -65,7 +65,9 @@ class ImageSource(ABC):
         try:
             return _decode(self._bytes(index), at_least)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            # Pillow's own words would name the buffer's address, different in every run.
+            words = "" if isinstance(error, UnidentifiedImageError) else str(error)
+            reason = " ".join(words.split()) or "no image that Pillow knows"
             raise UnreadableImageError(f"{self.name(index)}: cannot be read ({reason})") from error
 
 
