@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from regionnorm._extras import require
@@ -58,7 +58,8 @@ def save_weights(
         "options": json.dumps(model.options, sort_keys=True),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=header)
+        # save_file would make the file readable by its owner alone.
+        temporary.write_bytes(serialize(tensors, metadata=header))
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -84,9 +85,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return dict(metadata)
 
 
-def load_weights(
-    path: str | Path, *, device: str | torch.device | None = "cpu"
-) -> InpaintingModel:
+def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu") -> InpaintingModel:
     """Build the network that a weights file describes and load it, in float32, for inference.
 
     Raises:
@@ -101,9 +100,7 @@ def load_weights(
         model.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise ValueError(
-            f"{path} does not fit a {metadata['model']!r} network: {first}"
-        ) from error
+        raise ValueError(f"{path} does not fit a {metadata['model']!r} network: {first}") from error
     return model.to(pick_device(device)).eval()
 
 

@@ -97,7 +97,9 @@ def inpaint(
     ],
     model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
     device: Device = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
+    ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
     ] = False,

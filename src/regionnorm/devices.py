@@ -9,7 +9,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """Return the device asked for, or the best one present.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or None to choose.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or None to
+            choose.
 
     Raises:
         ValueError: The device's name is not known, or this machine does not have it.

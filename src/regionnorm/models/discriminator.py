@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -23,7 +25,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         channels = [in_channels, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(channels)):
             stride = 2 if index < 3 else 1
             layers += [_convolution(before, after, stride), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, _convolution(channels[-1], 1, 1))

@@ -115,9 +115,10 @@ class RNGenerator(InpaintingModel):
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
         if residual_norm == "none":
-            for block in self.residual:
+            blocks = [module for module in self.residual if isinstance(module, ResidualBlock)]
+            for block in blocks:
                 with torch.no_grad():
-                    block.second.weight.mul_(1 / math.sqrt(len(self.residual)))
+                    block.second.weight.mul_(1 / math.sqrt(len(blocks)))
         if self.prefill == "diffusion":  # start from the diffusion's own picture
             nn.init.zeros_(self.output.weight)
         else:
@@ -152,8 +153,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Features ``[N, C, H, W]`` and their mask ``[N, 1, H, W]`` to features."""
-        y = self.first_norm(self.first(x), mask)
-        return x + self.second_norm(self.second(y), mask)
+        y: Tensor = self.first_norm(self.first(x), mask)
+        y = self.second_norm(self.second(y), mask)
+        return x + y
 
 
 def _upsampler(channels: int, out: int, kind: str) -> nn.Module:

@@ -2,8 +2,14 @@
 
 from regionnorm.ops.region_norm import (
     channel_mean_max,
+    learnable_region_norm,
     region_norm,
     region_norm_per_pixel,
 )
 
-__all__ = ["channel_mean_max", "region_norm", "region_norm_per_pixel"]
+__all__ = [
+    "channel_mean_max",
+    "learnable_region_norm",
+    "region_norm",
+    "region_norm_per_pixel",
+]

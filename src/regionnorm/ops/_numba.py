@@ -1,9 +1,9 @@
 """CPU kernels for contiguous features, compiled by numba to plain C functions.
 
-A kernel takes one pointer to a row of 64-bit slots (addresses, sizes and bit patterns of floats) and
-works on tasks that it draws from a counter in the first slot until none is left. So any number of
-threads may run the same call at once. Which thread gets a task never matters: a task's arithmetic
-is fixed, and tasks write to places of their own.
+A kernel takes one pointer to a row of 64-bit slots (addresses, sizes and bit patterns of floats)
+and works on tasks that it draws from a counter in the first slot until none is left. So any number
+of threads may run the same call at once. Which thread gets a task never matters: the arithmetic of
+a task is fixed, and tasks write to places of their own.
 
 The type of the slot pointer says what the features are: ``float32*`` for float32, ``uint16*`` for
 bfloat16. Arithmetic is in float32, and partial sums of a block are combined in float64.
@@ -11,17 +11,17 @@ bfloat16. Arithmetic is in float32, and partial sums of a block are combined in 
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+# Imported by name: what types numba declares do not fit what its compiler takes.
+numba: Any = importlib.import_module("numba")
+ir: Any = importlib.import_module("llvmlite.ir")
+types = numba.types
 
 __all__ = ["compile_kernel"]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK = 4096  # pixels of a plane taken at a time: they stay in the first-level cache
 NUM_SLOTS = 24
@@ -34,26 +34,35 @@ EPS, FLOOR = 9, 10  # float64 bit patterns
 LABELS, LABEL_STEP = 11, 12
 X, OUT, STATS, WEIGHT, BIAS = 13, 14, 15, 16, 17
 GRAD, SUMS, SCRATCH, CHUNK = 18, 19, 20, 21
+PIXEL_STEP = 22  # from one sample's scales and shifts of pixels to the next one's
 
 
 def compile_kernel(name: str, bfloat16: bool) -> int:
     """Compile the kernel ``name``, or load it from numba's cache; return its address."""
     element = types.uint16 if bfloat16 else types.float32
     signature = types.void(types.CPointer(element))
-    compiled = numba.cfunc(signature, cache=True, error_model="numpy", fastmath={"contract"})
-    return int(compiled(KERNELS[name]).address)
+    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        compiled = numba.cfunc(signature, cache=True, **options)(KERNELS[name])
+    except RuntimeError:  # there is no folder to keep compiled code in
+        compiled = numba.cfunc(signature, **options)(KERNELS[name])
+    return int(compiled.address)
 
 
-def jit(function: Function) -> Function:
+def jit(function: Callable[..., Any]) -> Any:
     """Compile for use inside a kernel."""
-    compiled = numba.njit(error_model="numpy", fastmath={"contract"}, nogil=True)(function)
-    return cast(Function, compiled)
+    return numba.njit(error_model="numpy", fastmath={"contract"})(function)
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """A function that writes the compiler's instructions itself."""
+    return numba.extending.intrinsic(function)
 
 
 # --- What numba has no words for ------------------------------------------------------------------
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(typing: Any, like: Any, address: Any) -> Any:
     """Pointer of the type of ``like`` to an integer address."""
 
@@ -63,7 +72,7 @@ def pointer(typing: Any, like: Any, address: Any) -> Any:
     return like(like, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer_to(typing: Any, kind: Any, address: Any) -> Any:
     """Pointer to values of the type ``kind`` at an integer address."""
     result = types.CPointer(kind.dtype)
@@ -74,7 +83,7 @@ def pointer_to(typing: Any, kind: Any, address: Any) -> Any:
     return result(kind, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def slots_of(typing: Any, arguments_pointer: Any) -> Any:
     """The kernel's argument as a pointer to its 64-bit slots."""
     result = types.CPointer(types.int64)
@@ -85,14 +94,30 @@ def slots_of(typing: Any, arguments_pointer: Any) -> Any:
     return result(arguments_pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typing: Any, source: Any, index: Any) -> Any:
     """``source[index]``; bfloat16 (held as uint16) becomes float32, labels become int32."""
+    return read(source, constant=False)
+
+
+@intrinsic
+def fixed(typing: Any, source: Any, index: Any) -> Any:
+    """As ``load``, from memory that nothing writes to during the call.
+
+    The compiler needs no check then that stores leave it alone, which short loops would feel.
+    """
+    return read(source, constant=True)
+
+
+def read(source: Any, constant: bool) -> Any:
+    """Signature and code of ``load`` and ``fixed``."""
     element = source.dtype
     result = {types.uint16: types.float32, types.uint8: types.int32}.get(element, element)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True))
+        if constant:
+            value.set_metadata("invariant.load", builder.module.add_metadata([]))
         if element == types.uint16:
             bits = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
             return builder.bitcast(bits, ir.FloatType())
@@ -103,7 +128,7 @@ def load(typing: Any, source: Any, index: Any) -> Any:
     return result(source, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing: Any, target: Any, index: Any, value: Any) -> Any:
     """``target[index] = value``; float32 is rounded to nearest even for bfloat16."""
     element = target.dtype
@@ -126,7 +151,7 @@ def store(typing: Any, target: Any, index: Any, value: Any) -> Any:
     return types.void(target, types.int64, given), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def plus(typing: Any, total: Any, value: Any) -> Any:
     """``total + value`` that may be regrouped, so that a sum runs on all lanes of a vector.
 
@@ -135,12 +160,24 @@ def plus(typing: Any, total: Any, value: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fadd(*arguments, flags=("reassoc", "nsz", "contract"))
+        return builder.fadd(*arguments, flags=("reassoc", "contract"))
 
     return types.float32(types.float32, types.float32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
+def larger(typing: Any, most: Any, value: Any) -> Any:
+    """The larger of two numbers, in a form that runs on all lanes of a vector; no NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        flags = ("nnan", "nsz")
+        above = builder.fcmp_ordered(">", arguments[0], arguments[1], flags=flags)
+        return builder.select(above, arguments[0], arguments[1], flags=flags)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
 def as_float(typing: Any, bits: Any) -> Any:
     """The float64 with the given bit pattern."""
 
@@ -150,7 +187,7 @@ def as_float(typing: Any, bits: Any) -> Any:
     return types.float64(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def next_task(typing: Any, slots: Any) -> Any:
     """Draw the number of a task that no other thread has drawn."""
 
@@ -160,8 +197,7 @@ def next_task(typing: Any, slots: Any) -> Any:
     return types.int64(slots), generate
 
 
-f32, f64, u8 = types.float32, types.float64, types.uint8
-ZERO, ONE = 0.0, 1.0
+f32, f64, u8, i64 = types.float32, types.float64, types.uint8, types.int64
 
 
 # --- Statistics of a plane ------------------------------------------------------------------------
@@ -232,7 +268,13 @@ def pair_moments(x: Any, start: Any, labels: Any, offset: Any, length: Any, mome
 
 @jit
 def many_moments(
-    x: Any, start: Any, labels: Any, offset: Any, length: Any, moments: Any, regions: Any
+    x: Any,
+    start: Any,
+    labels: Any,
+    offset: Any,
+    length: Any,
+    moments: Any,
+    regions: Any,
 ) -> None:
     """Moments of any number of regions of a plane: one pass over a cached block for each."""
     for begin in range(0, length, BLOCK):
@@ -263,9 +305,12 @@ def group_statistics(slots: Any, x: Any, task: Any, moments: Any) -> None:
     Kept are the mean as the sum of two float32 (one alone would be off by half a standard deviation
     at a mean of 1e4 and a deviation of 1e-3), 1 / std and the number of values: ``[4, N, K, C]``.
     """
-    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    channels, length, regions = (
+        load(slots, CHANNELS),
+        load(slots, LENGTH),
+        load(slots, REGIONS),
+    )
     labels = pointer_to(u8, load(slots, LABELS))
-    stats = pointer_to(f32, load(slots, STATS))
     for i in range(3 * regions):
         store(moments, i, 0.0)
     first = task * load(slots, FIRST)
@@ -276,17 +321,33 @@ def group_statistics(slots: Any, x: Any, task: Any, moments: Any) -> None:
             pair_moments(x, plane * length, labels, offset, length, moments)
         else:
             many_moments(x, plane * length, labels, offset, length, moments, regions)
-    stride = load(slots, SAMPLES) * channels * regions
     for member in range(load(slots, GROUP)):
         plane = first + member * load(slots, STEP)
         for region in range(regions):
             count, mean = load(moments, 3 * region), load(moments, 3 * region + 1)
-            variance = load(moments, 3 * region + 2) / max(count, 1.0)
-            at = (plane // channels * regions + region) * channels + plane % channels
-            store(stats, at, f32(mean))
-            store(stats, at + stride, f32(mean - f64(f32(mean))))
-            store(stats, at + 2 * stride, f32((variance + as_float(load(slots, EPS))) ** -0.5))
-            store(stats, at + 3 * stride, f32(count))
+            write_statistics(slots, plane, region, count, mean, load(moments, 3 * region + 2))
+
+
+@jit
+def write_statistics(
+    slots: Any, plane: Any, region: Any, count: Any, mean: Any, deviations: Any
+) -> None:
+    """Store the statistics of a region of a plane in ``STATS``."""
+    channels, regions = load(slots, CHANNELS), load(slots, REGIONS)
+    stats = pointer_to(f32, load(slots, STATS))
+    stride = load(slots, SAMPLES) * channels * regions
+    variance = deviations / max(count, 1.0)
+    at = (plane // channels * regions + region) * channels + plane % channels
+    store(stats, at, f32(mean))
+    store(stats, at + stride, f32(mean - f64(f32(mean))))
+    store(stats, at + 2 * stride, f32(1.0 / math.sqrt(variance + as_float(load(slots, EPS)))))
+    store(stats, at + 3 * stride, f32(count))
+
+
+@jit
+def gate(grad: Any, out: Any, floor: Any) -> Any:
+    """Gradient that passes the ReLU. Loaded in any case: lanes of a vector do not branch."""
+    return f32(0) if out <= floor else grad
 
 
 # --- Region normalisation with a scale and a shift for each region and channel --------------------
@@ -310,7 +371,14 @@ def coefficients(slots: Any, plane: Any, region: Any) -> Any:
     if load(slots, BIAS) != 0:
         bias = load(pointer_to(f32, load(slots, BIAS)), region * channels + channel)
     slope = inverse * weight
-    return load(stats, at), slope, bias - low * slope, low, inverse, load(stats, at + 3 * stride)
+    return (
+        load(stats, at),
+        slope,
+        bias - low * slope,
+        low,
+        inverse,
+        load(stats, at + 3 * stride),
+    )
 
 
 @jit
@@ -383,7 +451,7 @@ def pair_sums(slots: Any, x: Any, grad: Any, plane: Any) -> Any:
             inside = load(labels, offset + i) != 0
             value = load(x, start + i) - (mean1 if inside else mean0)
             out = value * (slope1 if inside else slope0) + (intercept1 if inside else intercept0)
-            g = f32(0) if out <= floor else load(grad, start + i)
+            g = gate(load(grad, start + i), out, floor)
             g0 = f32(0) if inside else g
             g1 = g if inside else f32(0)
             part0 = plus(part0, g0)
@@ -413,7 +481,7 @@ def many_sums(slots: Any, x: Any, grad: Any, plane: Any, region: Any) -> Any:
             inside = load(labels, offset + i) == region
             value = load(x, start + i) - mean
             out = value * slope + intercept
-            g = f32(0) if out <= floor else load(grad, start + i)
+            g = gate(load(grad, start + i), out, floor)
             part = plus(part, g if inside else f32(0))
             product = plus(product, g * value if inside else f32(0))
         total += f64(part)
@@ -447,7 +515,7 @@ def pair_gradient(slots: Any, x: Any, grad: Any, out: Any, plane: Any, scratch: 
         slope = slope1 if inside else slope0
         value = load(x, start + i) - (mean1 if inside else mean0)
         result = value * slope + (intercept1 if inside else intercept0)
-        g = f32(0) if result <= floor else load(grad, start + i)
+        g = gate(load(grad, start + i), result, floor)
         rest = value * (p1 if inside else p0) + (q1 if inside else q0)
         store(out, start + i, g * slope + rest)
 
@@ -467,7 +535,7 @@ def many_gradient(slots: Any, x: Any, grad: Any, out: Any, plane: Any, scratch: 
                 if load(labels, offset + i) == region:
                     value = load(x, start + i) - mean
                     result = value * slope + intercept
-                    g = f32(0) if result <= floor else load(grad, start + i)
+                    g = gate(load(grad, start + i), result, floor)
                     store(out, start + i, g * slope + (value * p + q))
 
 
@@ -508,7 +576,11 @@ def planes_backward(arguments: Any) -> None:
                     weights = pointer_to(f32, load(slots, WEIGHT))
                     weight = f64(load(weights, region * channels + plane % channels))
                 store(scratch, 2 * region, load(scratch, 2 * region) + weight * total)
-                store(scratch, 2 * region + 1, load(scratch, 2 * region + 1) + weight * dot)
+                store(
+                    scratch,
+                    2 * region + 1,
+                    load(scratch, 2 * region + 1) + weight * dot,
+                )
         for member in range(load(slots, GROUP)):
             plane = task * load(slots, FIRST) + member * load(slots, STEP)
             if regions == 2:
@@ -530,7 +602,8 @@ def pixel_apply(slots: Any, x: Any, y: Any, plane: Any) -> None:
     sample = plane // load(slots, CHANNELS)
     floor = f32(as_float(load(slots, FLOOR)))
     mean0, inverse0, rest0, mean1, inverse1, rest1 = pixel_coefficients(slots, plane)
-    start, offset, at = plane * length, sample * load(slots, LABEL_STEP), sample * length
+    start, offset = plane * length, sample * load(slots, LABEL_STEP)
+    at = sample * load(slots, PIXEL_STEP)
     for i in range(length):
         inside = load(labels, offset + i) != 0
         value = load(x, start + i) - (mean1 if inside else mean0)
@@ -581,7 +654,8 @@ def pixel_sums(slots: Any, x: Any, grad: Any, plane: Any, into: Any, fresh: Any)
     sample = plane // channels
     floor = f32(as_float(load(slots, FLOOR)))
     mean0, inverse0, rest0, mean1, inverse1, rest1 = pixel_coefficients(slots, plane)
-    start, offset, at = plane * length, sample * load(slots, LABEL_STEP), sample * length
+    start, offset = plane * length, sample * load(slots, LABEL_STEP)
+    at = sample * load(slots, PIXEL_STEP)
     sum0 = sum1 = dot0 = dot1 = 0.0
     for begin in range(0, length, BLOCK):
         end = min(begin + BLOCK, length)
@@ -596,7 +670,7 @@ def pixel_sums(slots: Any, x: Any, grad: Any, plane: Any, into: Any, fresh: Any)
             value = value * (inverse1 if inside else inverse0) + (rest1 if inside else rest0)
             factor = load(scale, at + i)
             out = value * factor + load(shift, at + i)
-            g = f32(0) if out <= floor else load(grad, start + i)
+            g = gate(load(grad, start + i), out, floor)
             store(into, i, load(into, i) + g * value)
             store(into, length + i, load(into, length + i) + g)
             g *= factor
@@ -630,7 +704,8 @@ def pixel_gradient(slots: Any, x: Any, grad: Any, out: Any, plane: Any, scratch:
     count1 = f64(max(load(stats, place + channels), f32(1)))
     q0, p0 = f32(-load(scratch, 0) / count0), f32(-load(scratch, 1) / count0)
     q1, p1 = f32(-load(scratch, 2) / count1), f32(-load(scratch, 3) / count1)
-    start, offset, at = plane * length, sample * load(slots, LABEL_STEP), sample * length
+    start, offset = plane * length, sample * load(slots, LABEL_STEP)
+    at = sample * load(slots, PIXEL_STEP)
     for i in range(length):
         inside = load(labels, offset + i) != 0
         inverse = inverse1 if inside else inverse0
@@ -638,7 +713,7 @@ def pixel_gradient(slots: Any, x: Any, grad: Any, out: Any, plane: Any, scratch:
         value = value * inverse + (rest1 if inside else rest0)
         factor = load(scale, at + i)
         result = value * factor + load(shift, at + i)
-        g = f32(0) if result <= floor else load(grad, start + i)
+        g = gate(load(grad, start + i), result, floor)
         rest = value * (p1 if inside else p0) + (q1 if inside else q0)
         store(out, start + i, (g * factor + rest) * inverse)
 
@@ -653,7 +728,11 @@ def planes_pixel_sums(arguments: Any) -> None:
     slots = slots_of(arguments)
     x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
     out = pointer(arguments, load(slots, OUT))
-    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    channels, length, chunk = (
+        load(slots, CHANNELS),
+        load(slots, LENGTH),
+        load(slots, CHUNK),
+    )
     chunks = (channels + chunk - 1) // chunk
     # A group of one plane reads its sums from the four float64 behind the shares of the pixels.
     behind = load(slots, SCRATCH) + load(slots, SAMPLES) * chunks * 2 * length * 4
@@ -712,10 +791,14 @@ def planes_pixel_gradient(arguments: Any) -> None:
 
 
 def planes_mean_max(arguments: Any) -> None:
-    """Mean and maximum over the channels, ``OUT`` [N, 2, L]; a task is ``CHUNK`` pixels."""
+    """Mean and maximum over the channels, ``OUT`` float32 [N, 2, L]; a task is ``CHUNK`` pixels."""
     slots = slots_of(arguments)
-    x, out = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
-    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    x, out = pointer(arguments, load(slots, X)), pointer_to(f32, load(slots, OUT))
+    channels, length, chunk = (
+        load(slots, CHANNELS),
+        load(slots, LENGTH),
+        load(slots, CHUNK),
+    )
     chunks = (length + chunk - 1) // chunk
     share = f32(1) / f32(channels)
     while True:
@@ -724,37 +807,42 @@ def planes_mean_max(arguments: Any) -> None:
             break
         sample, first = task // chunks, task % chunks * chunk
         size = min(chunk, length - first)
-        totals = pointer_to(f32, load(slots, SCRATCH) + task * 2 * chunk * 4)
-        highest = pointer_to(f32, load(slots, SCRATCH) + (task * 2 + 1) * chunk * 4)
+        mean = sample * 2 * length + first
+        highest = mean + length
         for channel in range(channels):
             at = (sample * channels + channel) * length + first
             if channel == 0:
                 for i in range(size):
                     value = load(x, at + i)
-                    store(totals, i, value)
-                    store(highest, i, value)
+                    store(out, mean + i, value)
+                    store(out, highest + i, value)
             else:
                 for i in range(size):
                     value = load(x, at + i)
-                    most = load(highest, i)
-                    store(totals, i, load(totals, i) + value)
-                    store(highest, i, most if value <= most else value)
-        at = sample * 2 * length + first
+                    most = load(out, highest + i)
+                    store(out, mean + i, load(out, mean + i) + value)
+                    store(out, highest + i, most if value <= most else value)
         for i in range(size):
-            store(out, at + i, load(totals, i) * share)
-        for i in range(size):
-            store(out, at + length + i, load(highest, i))
+            store(out, mean + i, load(out, mean + i) * share)
 
 
 def planes_mean_max_backward(arguments: Any) -> None:
     """Gradient of the mean and the maximum, equal among equal maxima; a task is ``CHUNK`` pixels.
 
-    ``STATS`` is the result of the forward pass, ``GRAD`` its gradient, both [N, 2, L].
+    ``STATS`` is the result of the forward pass, ``GRAD`` its gradient, both float32 [N, 2, L]. With
+    ``SUMS`` the gradient is added to what ``OUT`` holds.
     """
     slots = slots_of(arguments)
-    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
-    result, out = pointer(arguments, load(slots, STATS)), pointer(arguments, load(slots, OUT))
-    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    x, out = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
+    result, grad = (
+        pointer_to(f32, load(slots, STATS)),
+        pointer_to(f32, load(slots, GRAD)),
+    )
+    channels, length, chunk = (
+        load(slots, CHANNELS),
+        load(slots, LENGTH),
+        load(slots, CHUNK),
+    )
     chunks = (length + chunk - 1) // chunk
     share = f32(1) / f32(channels)
     while True:
@@ -763,24 +851,557 @@ def planes_mean_max_backward(arguments: Any) -> None:
             break
         sample, first = task // chunks, task % chunks * chunk
         size = min(chunk, length - first)
-        counts = pointer_to(f32, load(slots, SCRATCH) + task * chunk * 4)
-        top = sample * 2 * length + first
+        each = pointer_to(f32, load(slots, SCRATCH) + task * chunk * 4)
+        mean = sample * 2 * length + first
+        highest = mean + length
         for i in range(size):
-            store(counts, i, f32(0))
+            store(each, i, f32(0))
         for channel in range(channels):
             at = (sample * channels + channel) * length + first
             for i in range(size):
-                equal = load(x, at + i) == load(result, top + length + i)
-                store(counts, i, load(counts, i) + (f32(1) if equal else f32(0)))
+                equal = load(x, at + i) == load(result, highest + i)
+                store(each, i, load(each, i) + (f32(1) if equal else f32(0)))
         for i in range(size):
-            each = load(grad, top + length + i) / max(load(counts, i), f32(1))
-            store(counts, i, each)
+            store(each, i, load(grad, highest + i) / max(load(each, i), f32(1)))
         for channel in range(channels):
             at = (sample * channels + channel) * length + first
-            for i in range(size):
-                equal = load(x, at + i) == load(result, top + length + i)
-                extra = load(counts, i) if equal else f32(0)
-                store(out, at + i, load(grad, top + i) * share + extra)
+            if load(slots, SUMS) == 0:
+                for i in range(size):
+                    extra = load(each, i)
+                    extra = extra if load(x, at + i) == load(result, highest + i) else f32(0)
+                    store(out, at + i, load(grad, mean + i) * share + extra)
+            else:
+                for i in range(size):
+                    extra = load(each, i)
+                    extra = extra if load(x, at + i) == load(result, highest + i) else f32(0)
+                    extra += load(out, at + i)
+                    store(out, at + i, load(grad, mean + i) * share + extra)
+
+
+# --- Channels-last features -----------------------------------------------------------------------
+#
+# Here a pixel's channels lie side by side, so that the innermost loop runs over them, and a task is
+# a block of ``CHUNK`` pixels of a sample. Statistics need a pass of their own over all blocks. Sums
+# of blocks are ``[N, blocks, K, 2, C]`` in ``SCRATCH``. Later passes take the blocks from the last
+# to the first: what was read last is still in the cache. They find the coefficients ready in
+# ``STATS`` [N, K, 3, C]: mean, slope and intercept.
+
+PILOTS = 32  # pixels of a sample that make the rough mean from which deviations are taken
+
+
+@jit
+def region_of(slots: Any, labels: Any, at: Any) -> Any:
+    """Label of a pixel, kept in range whatever the map holds."""
+    return min(i64(fixed(labels, at)), load(slots, REGIONS) - 1)
+
+
+def rows_pilot(arguments: Any) -> None:
+    """Rough mean of every region in ``SUMS`` [N, K, C] and its size in ``WEIGHT`` [N, K]."""
+    slots = slots_of(arguments)
+    x, labels = pointer(arguments, load(slots, X)), pointer_to(u8, load(slots, LABELS))
+    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    while True:
+        sample = next_task(slots)
+        if sample >= load(slots, TASKS):
+            break
+        rough = pointer_to(f32, load(slots, SUMS) + sample * regions * channels * 4)
+        counts = pointer_to(f32, load(slots, WEIGHT) + sample * regions * 4)
+        offset, start = sample * load(slots, LABEL_STEP), sample * length * channels
+        for i in range(regions * channels):
+            store(rough, i, f32(0))
+        step = max(length // PILOTS, 1)
+        for region in range(regions):
+            taken = count = f32(0)
+            for i in range(length):
+                count = plus(count, f32(1) if fixed(labels, offset + i) == region else f32(0))
+            if count == 0:
+                store(counts, region, count)
+                continue
+            for i in range(0, length, step):
+                if fixed(labels, offset + i) == region:
+                    taken += f32(1)
+                    for c in range(channels):
+                        value = load(rough, region * channels + c)
+                        value += fixed(x, start + i * channels + c)
+                        store(rough, region * channels + c, value)
+            if taken == 0:
+                i = 0
+                while fixed(labels, offset + i) != region:
+                    i += 1
+                taken = f32(1)
+                for c in range(channels):
+                    store(rough, region * channels + c, fixed(x, start + i * channels + c))
+            for c in range(channels):
+                at = region * channels + c
+                store(rough, at, load(rough, at) / taken)
+            store(counts, region, count)
+
+
+def rows_moments(arguments: Any) -> None:
+    """Sums over blocks of x - rough mean and of its square."""
+    slots = slots_of(arguments)
+    x, labels = pointer(arguments, load(slots, X)), pointer_to(u8, load(slots, LABELS))
+    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    chunk = load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        rough = pointer_to(f32, load(slots, SUMS) + sample * regions * channels * 4)
+        sums = pointer_to(f32, load(slots, SCRATCH) + task * regions * 2 * channels * 4)
+        offset = sample * load(slots, LABEL_STEP)
+        for i in range(regions * 2 * channels):
+            store(sums, i, f32(0))
+        for i in range(begin, min(begin + chunk, length)):
+            region = region_of(slots, labels, offset + i)
+            start, at = (sample * length + i) * channels, region * 2 * channels
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(rough, region * channels + c)
+                store(sums, at + c, load(sums, at + c) + value)
+                square = load(sums, at + channels + c) + value * value
+                store(sums, at + channels + c, square)
+
+
+def rows_statistics(arguments: Any) -> None:
+    """Combine blocks to the statistics of groups, ``STATS`` [4, N, K, C]; a task is a group."""
+    slots = slots_of(arguments)
+    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    chunk = load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    counts, rough = pointer_to(f32, load(slots, WEIGHT)), pointer_to(f32, load(slots, SUMS))
+    sums = pointer_to(f32, load(slots, SCRATCH))
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        for region in range(regions):
+            count = mean = deviations = 0.0
+            for member in range(load(slots, GROUP)):
+                plane = task * load(slots, FIRST) + member * load(slots, STEP)
+                sample, channel = plane // channels, plane % channels
+                size = f64(load(counts, sample * regions + region))
+                total = squares = 0.0
+                for block in range(blocks):
+                    at = ((sample * blocks + block) * regions + region) * 2 * channels + channel
+                    total += f64(load(sums, at))
+                    squares += f64(load(sums, at + channels))
+                if size > 0:
+                    offset = total / size
+                    shift = f64(load(rough, (sample * regions + region) * channels + channel))
+                    delta = shift + offset - mean
+                    share = size / (count + size)
+                    deviations += max(squares - total * offset, 0.0)
+                    deviations += delta * delta * count * share
+                    mean += delta * share
+                    count += size
+            for member in range(load(slots, GROUP)):
+                plane = task * load(slots, FIRST) + member * load(slots, STEP)
+                write_statistics(slots, plane, region, count, mean, deviations)
+
+
+def rows_forward(arguments: Any) -> None:
+    """Result of ``region_norm``."""
+    slots = slots_of(arguments)
+    x, y = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = load(slots, TASKS) - 1 - next_task(slots)
+        if task < 0:
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        offset = sample * load(slots, LABEL_STEP)
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            region = region_of(slots, labels, offset + i)
+            at = (sample * load(slots, REGIONS) + region) * 3 * channels
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                value *= fixed(table, at + channels + c)
+                value += fixed(table, at + 2 * channels + c)
+                store(y, start + c, floor if value < floor else value)
+
+
+def rows_sums(arguments: Any) -> None:
+    """Sums over blocks of g and of g * (x - mean), with g gated by the ReLU."""
+    slots = slots_of(arguments)
+    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    chunk = load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        sums = pointer_to(f32, load(slots, SCRATCH) + task * regions * 2 * channels * 4)
+        offset = sample * load(slots, LABEL_STEP)
+        for i in range(regions * 2 * channels):
+            store(sums, i, f32(0))
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            region = region_of(slots, labels, offset + i)
+            at, into = (sample * regions + region) * 3 * channels, region * 2 * channels
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                out = value * fixed(table, at + channels + c)
+                out += fixed(table, at + 2 * channels + c)
+                g = gate(fixed(grad, start + c), out, floor)
+                store(sums, into + c, load(sums, into + c) + g)
+                product = load(sums, into + channels + c) + g * value
+                store(sums, into + channels + c, product)
+
+
+def rows_combine(arguments: Any) -> None:
+    """Combine the sums of blocks; a task is a group.
+
+    ``SUMS`` [2, N, K, C] gets the sums of g * xhat and of g, ``GRAD`` [N, K, 2, C] the p and q of
+    the gradient ``slope * g + p * (x - mean) + q``.
+    """
+    slots = slots_of(arguments)
+    channels, length, regions = load(slots, CHANNELS), load(slots, LENGTH), load(slots, REGIONS)
+    blocks = (length + load(slots, CHUNK) - 1) // load(slots, CHUNK)
+    parts, sums = pointer_to(f32, load(slots, SCRATCH)), pointer_to(f32, load(slots, SUMS))
+    stats, table = pointer_to(f32, load(slots, STATS)), pointer_to(f32, load(slots, GRAD))
+    weights = pointer_to(f32, load(slots, WEIGHT))
+    stride = load(slots, SAMPLES) * channels * regions
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        for region in range(regions):
+            group_total = group_dot = 0.0
+            for member in range(load(slots, GROUP)):
+                plane = task * load(slots, FIRST) + member * load(slots, STEP)
+                sample, channel = plane // channels, plane % channels
+                total = dot = 0.0
+                for block in range(blocks):
+                    at = ((sample * blocks + block) * regions + region) * 2 * channels + channel
+                    total += f64(load(parts, at))
+                    dot += f64(load(parts, at + channels))
+                at = (sample * regions + region) * channels + channel
+                dot = dot - f64(load(stats, at + stride)) * total
+                dot *= f64(load(stats, at + 2 * stride))
+                store(sums, at, f32(dot))
+                store(sums, at + stride, f32(total))
+                weight = 1.0
+                if load(slots, WEIGHT) != 0:
+                    weight = f64(load(weights, region * channels + channel))
+                group_total += weight * total
+                group_dot += weight * dot
+            for member in range(load(slots, GROUP)):
+                plane = task * load(slots, FIRST) + member * load(slots, STEP)
+                sample, channel = plane // channels, plane % channels
+                at = (sample * regions + region) * channels + channel
+                inverse = f64(load(stats, at + 2 * stride))
+                count = max(f64(load(stats, at + 3 * stride)), 1.0)
+                p = -group_dot / count * inverse * inverse
+                q = -group_total / count * inverse - p * f64(load(stats, at + stride))
+                into = (sample * regions + region) * 2 * channels + channel
+                store(table, into, f32(p))
+                store(table, into + channels, f32(q))
+
+
+def rows_gradient(arguments: Any) -> None:
+    """Gradient of x; ``SUMS`` is the table of p and q."""
+    slots = slots_of(arguments)
+    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
+    out = pointer(arguments, load(slots, OUT))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    rest = pointer_to(f32, load(slots, SUMS))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = load(slots, TASKS) - 1 - next_task(slots)
+        if task < 0:
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        offset = sample * load(slots, LABEL_STEP)
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            region = region_of(slots, labels, offset + i)
+            row = sample * load(slots, REGIONS) + region
+            at, pq = row * 3 * channels, row * 2 * channels
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                slope = fixed(table, at + channels + c)
+                result = value * slope + fixed(table, at + 2 * channels + c)
+                g = gate(fixed(grad, start + c), result, floor)
+                tail = value * fixed(rest, pq + c) + fixed(rest, pq + channels + c)
+                store(out, start + c, g * slope + tail)
+
+
+def rows_pixel_forward(arguments: Any) -> None:
+    """Result of ``region_norm_per_pixel``."""
+    slots = slots_of(arguments)
+    x, y = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    scales, shifts = pointer_to(f32, load(slots, WEIGHT)), pointer_to(f32, load(slots, BIAS))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = load(slots, TASKS) - 1 - next_task(slots)
+        if task < 0:
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        offset, pixels = sample * load(slots, LABEL_STEP), sample * load(slots, PIXEL_STEP)
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            at = (sample * 2 + region_of(slots, labels, offset + i)) * 3 * channels
+            scale, shift = fixed(scales, pixels + i), fixed(shifts, pixels + i)
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                value *= fixed(table, at + channels + c)
+                value += fixed(table, at + 2 * channels + c)
+                value = value * scale + shift
+                store(y, start + c, floor if value < floor else value)
+
+
+def rows_pixel_sums(arguments: Any) -> None:
+    """As ``rows_sums`` with g * scale for g; gradients of scale and shift in ``OUT`` [N, 2, L]."""
+    slots = slots_of(arguments)
+    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
+    maps = pointer_to(f32, load(slots, OUT))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    scales, shifts = pointer_to(f32, load(slots, WEIGHT)), pointer_to(f32, load(slots, BIAS))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        sums = pointer_to(f32, load(slots, SCRATCH) + task * 2 * 2 * channels * 4)
+        offset, pixels = sample * load(slots, LABEL_STEP), sample * load(slots, PIXEL_STEP)
+        for i in range(2 * 2 * channels):
+            store(sums, i, f32(0))
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            region = region_of(slots, labels, offset + i)
+            at, into = (sample * 2 + region) * 3 * channels, region * 2 * channels
+            scale, shift = fixed(scales, pixels + i), fixed(shifts, pixels + i)
+            of_scale = of_shift = f32(0)
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                normal = value * fixed(table, at + channels + c)
+                normal += fixed(table, at + 2 * channels + c)
+                g = gate(fixed(grad, start + c), normal * scale + shift, floor)
+                of_scale, of_shift = plus(of_scale, g * normal), plus(of_shift, g)
+                g *= scale
+                store(sums, into + c, load(sums, into + c) + g)
+                product = load(sums, into + channels + c) + g * value
+                store(sums, into + channels + c, product)
+            store(maps, sample * 2 * length + i, of_scale)
+            store(maps, (sample * 2 + 1) * length + i, of_shift)
+
+
+def rows_pixel_gradient(arguments: Any) -> None:
+    """Gradient of x; ``SUMS`` is the table of p and q."""
+    slots = slots_of(arguments)
+    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
+    out = pointer(arguments, load(slots, OUT))
+    labels, table = pointer_to(u8, load(slots, LABELS)), pointer_to(f32, load(slots, STATS))
+    scales, shifts = pointer_to(f32, load(slots, WEIGHT)), pointer_to(f32, load(slots, BIAS))
+    rest = pointer_to(f32, load(slots, SUMS))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    floor = f32(as_float(load(slots, FLOOR)))
+    while True:
+        task = load(slots, TASKS) - 1 - next_task(slots)
+        if task < 0:
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        offset, pixels = sample * load(slots, LABEL_STEP), sample * load(slots, PIXEL_STEP)
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            row = sample * 2 + region_of(slots, labels, offset + i)
+            at, pq = row * 3 * channels, row * 2 * channels
+            scale, shift = fixed(scales, pixels + i), fixed(shifts, pixels + i)
+            for c in range(channels):
+                value = fixed(x, start + c) - fixed(table, at + c)
+                slope = fixed(table, at + channels + c)
+                normal = value * slope + fixed(table, at + 2 * channels + c)
+                g = gate(fixed(grad, start + c), normal * scale + shift, floor)
+                tail = value * fixed(rest, pq + c) + fixed(rest, pq + channels + c)
+                store(out, start + c, g * scale * slope + tail)
+
+
+def rows_mean_max(arguments: Any) -> None:
+    """Mean and maximum over the channels, ``OUT`` float32 [N, 2, L]."""
+    slots = slots_of(arguments)
+    x, out = pointer(arguments, load(slots, X)), pointer_to(f32, load(slots, OUT))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    share = f32(1) / f32(channels)
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            total, most = f32(0), fixed(x, start)
+            for c in range(channels):
+                value = fixed(x, start + c)
+                total, most = plus(total, value), larger(most, value)
+            store(out, sample * 2 * length + i, total * share)
+            store(out, (sample * 2 + 1) * length + i, most)
+
+
+def rows_mean_max_backward(arguments: Any) -> None:
+    """As ``planes_mean_max_backward``."""
+    slots = slots_of(arguments)
+    x, out = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
+    result, grad = pointer_to(f32, load(slots, STATS)), pointer_to(f32, load(slots, GRAD))
+    channels, length, chunk = load(slots, CHANNELS), load(slots, LENGTH), load(slots, CHUNK)
+    blocks = (length + chunk - 1) // chunk
+    share = f32(1) / f32(channels)
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, begin = task // blocks, task % blocks * chunk
+        for i in range(begin, min(begin + chunk, length)):
+            start = (sample * length + i) * channels
+            most = fixed(result, (sample * 2 + 1) * length + i)
+            count = f32(0)
+            for c in range(channels):
+                count = plus(count, f32(1) if fixed(x, start + c) == most else f32(0))
+            mean = fixed(grad, sample * 2 * length + i) * share
+            each = fixed(grad, (sample * 2 + 1) * length + i) / max(count, f32(1))
+            if load(slots, SUMS) == 0:
+                for c in range(channels):
+                    extra = each if fixed(x, start + c) == most else f32(0)
+                    store(out, start + c, mean + extra)
+            else:
+                for c in range(channels):
+                    extra = each if fixed(x, start + c) == most else f32(0)
+                    store(out, start + c, load(out, start + c) + (mean + extra))
+
+
+# --- Convolutions between maps of one or two channels ---------------------------------------------
+#
+# Libraries of convolutions are built for many channels; on two they take ten times what is needed.
+
+
+@jit
+def add_row(
+    out: Any, at: Any, x: Any, source: Any, width: Any, taps: Any, tap: Any, k: Any
+) -> None:
+    """Add to a row of ``out`` the correlation of a row of ``x`` with a row of ``k`` taps."""
+    if k == 7:  # the paper's size: the taps stay in registers
+        t0, t1, t2 = load(taps, tap), load(taps, tap + 1), load(taps, tap + 2)
+        t3, t4, t5 = load(taps, tap + 3), load(taps, tap + 4), load(taps, tap + 5)
+        t6 = load(taps, tap + 6)
+        for i in range(width):
+            j = source + i
+            left = load(x, j) * t0 + load(x, j + 1) * t1 + load(x, j + 2) * t2
+            right = load(x, j + 4) * t4 + load(x, j + 5) * t5 + load(x, j + 6) * t6
+            store(out, at + i, load(out, at + i) + (left + (right + load(x, j + 3) * t3)))
+    else:
+        for column in range(k):
+            t = load(taps, tap + column)
+            for i in range(width):
+                store(out, at + i, load(out, at + i) + load(x, source + i + column) * t)
+
+
+def small_convolution(arguments: Any) -> None:
+    """Correlation of ``X`` [N, I, H + k - 1, W + k - 1] with ``WEIGHT`` [O, I, k, k].
+
+    ``CHANNELS`` is I, ``REGIONS`` O, ``FIRST`` H, ``STEP`` W, ``GROUP`` k; values are float32. A
+    task is a row of the result in all its channels.
+    """
+    slots = slots_of(arguments)
+    x, out = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, OUT))
+    weight, bias = (
+        pointer(arguments, load(slots, WEIGHT)),
+        pointer(arguments, load(slots, BIAS)),
+    )
+    inputs, outputs, k = load(slots, CHANNELS), load(slots, REGIONS), load(slots, GROUP)
+    height, width = load(slots, FIRST), load(slots, STEP)
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        sample, row = task // height, task % height
+        for output in range(outputs):
+            at = ((sample * outputs + output) * height + row) * width
+            start = f32(0) if load(slots, BIAS) == 0 else load(bias, output)
+            for i in range(width):
+                store(out, at + i, start)
+            for channel in range(inputs):
+                for line in range(k):
+                    source = (sample * inputs + channel) * (height + k - 1) + row + line
+                    tap = ((output * inputs + channel) * k + line) * k
+                    add_row(out, at, x, source * (width + k - 1), width, weight, tap, k)
+
+
+@jit
+def add_products(
+    into: Any, at: Any, grad: Any, start: Any, x: Any, source: Any, n: Any, k: Any
+) -> None:
+    """Add to ``k`` places of ``into`` the products of rows of ``grad`` and ``x``, shifted."""
+    if k == 7:
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = f32(0)
+        for i in range(n):
+            g, j = load(grad, start + i), source + i
+            s0, s1 = plus(s0, g * load(x, j)), plus(s1, g * load(x, j + 1))
+            s2, s3 = plus(s2, g * load(x, j + 2)), plus(s3, g * load(x, j + 3))
+            s4, s5 = plus(s4, g * load(x, j + 4)), plus(s5, g * load(x, j + 5))
+            s6 = plus(s6, g * load(x, j + 6))
+        store(into, at, load(into, at) + s0)
+        store(into, at + 1, load(into, at + 1) + s1)
+        store(into, at + 2, load(into, at + 2) + s2)
+        store(into, at + 3, load(into, at + 3) + s3)
+        store(into, at + 4, load(into, at + 4) + s4)
+        store(into, at + 5, load(into, at + 5) + s5)
+        store(into, at + 6, load(into, at + 6) + s6)
+    else:
+        for column in range(k):
+            total = f32(0)
+            for i in range(n):
+                total = plus(total, load(grad, start + i) * load(x, source + column + i))
+            store(into, at + column, load(into, at + column) + total)
+
+
+def small_convolution_weights(arguments: Any) -> None:
+    """Gradient of the weights of ``small_convolution``; ``GRAD`` is [N, O, H, W].
+
+    A task is ``CHUNK`` rows of the batch, whose share goes to a place of its own in ``OUT``
+    [tasks, O, I, k, k].
+    """
+    slots = slots_of(arguments)
+    x, grad = pointer(arguments, load(slots, X)), pointer(arguments, load(slots, GRAD))
+    inputs, outputs, k = load(slots, CHANNELS), load(slots, REGIONS), load(slots, GROUP)
+    height, width, chunk = load(slots, FIRST), load(slots, STEP), load(slots, CHUNK)
+    weights = outputs * inputs * k * k
+    while True:
+        task = next_task(slots)
+        if task >= load(slots, TASKS):
+            break
+        into = pointer(arguments, load(slots, OUT) + task * weights * 4)
+        for i in range(weights):
+            store(into, i, f32(0))
+        last = min((task + 1) * chunk, load(slots, SAMPLES) * height)
+        for place in range(task * chunk, last):
+            sample, row = place // height, place % height
+            for output in range(outputs):
+                start = ((sample * outputs + output) * height + row) * width
+                for channel in range(inputs):
+                    for line in range(k):
+                        source = (sample * inputs + channel) * (height + k - 1) + row + line
+                        source *= width + k - 1
+                        at = ((output * inputs + channel) * k + line) * k
+                        add_products(into, at, grad, start, x, source, width, k)
 
 
 KERNELS: dict[str, Callable[[Any], None]] = {
@@ -793,5 +1414,19 @@ KERNELS: dict[str, Callable[[Any], None]] = {
         planes_pixel_gradient,
         planes_mean_max,
         planes_mean_max_backward,
+        rows_pilot,
+        rows_moments,
+        rows_statistics,
+        rows_forward,
+        rows_sums,
+        rows_combine,
+        rows_gradient,
+        rows_pixel_forward,
+        rows_pixel_sums,
+        rows_pixel_gradient,
+        rows_mean_max,
+        rows_mean_max_backward,
+        small_convolution,
+        small_convolution_weights,
     )
 }

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["channel_mean_max", "region_norm", "region_norm_per_pixel"]
+__all__ = [
+    "channel_mean_max",
+    "learnable_region_norm",
+    "region_norm",
+    "region_norm_per_pixel",
+]
 
 
 def region_norm(
@@ -49,6 +54,25 @@ def region_norm_per_pixel(
 def channel_mean_max(x: Tensor) -> Tensor:
     """Mean and maximum over the channels, ``[N, 2, H, W]``."""
     return torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+
+
+def learnable_region_norm(
+    x: Tensor,
+    response_weight: Tensor,
+    affine_weight: Tensor,
+    affine_bias: Tensor,
+    *,
+    threshold: float,
+    groups: tuple[str, int],
+    eps: float,
+    relu: bool,
+) -> Tensor:
+    """Find two regions (eq. 14-15), normalise by them, scale and shift every pixel (eq. 16)."""
+    padding = response_weight.shape[2] // 2
+    response = F.conv2d(channel_mean_max(x), response_weight, padding=padding).sigmoid()
+    labels = (response.detach() > threshold).flatten(1)
+    gamma, beta = F.conv2d(response, affine_weight, affine_bias, padding=padding).chunk(2, dim=1)
+    return region_norm_per_pixel(x, labels, 1 + gamma, beta, groups=groups, eps=eps, relu=relu)
 
 
 def _normalise(

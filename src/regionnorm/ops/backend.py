@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,7 @@ BACKENDS = ("auto", "plain", "numba")
 ENVIRONMENT = "REGIONNORM_BACKEND"
 HAS_NUMBA = importlib.util.find_spec("numba") is not None  # found, but not imported yet
 
+_numba_imports: bool | None = None
 _chosen = os.environ.get(ENVIRONMENT, "auto")
 
 
@@ -47,6 +50,20 @@ def backend(name: str) -> Iterator[None]:
 def current_backend() -> str:
     """What :func:`set_backend` or the environment chose."""
     return _chosen
+
+
+def numba_works() -> bool:
+    """Whether numba is there and can be imported; it is, at the first question."""
+    global _numba_imports
+    if _numba_imports is None:
+        _numba_imports = HAS_NUMBA
+        if HAS_NUMBA:
+            try:
+                importlib.import_module("numba")
+            except Exception as error:  # numba refuses a NumPy that is newer than itself, e.g.
+                warnings.warn(f"regionnorm runs without numba: {error}", stacklevel=2)
+                _numba_imports = False
+    return _numba_imports
 
 
 def _check(name: str) -> None:

@@ -12,9 +12,15 @@ import torch
 from torch import Tensor
 
 from regionnorm.ops import _cpu, _plain
-from regionnorm.ops.backend import HAS_NUMBA, current_backend
+from regionnorm.ops.backend import HAS_NUMBA, current_backend, numba_works
 
-__all__ = ["channel_mean_max", "parse_stats", "region_norm", "region_norm_per_pixel"]
+__all__ = [
+    "channel_mean_max",
+    "learnable_region_norm",
+    "parse_stats",
+    "region_norm",
+    "region_norm_per_pixel",
+]
 
 STATS = ("instance", "batch", "layer", "group:G")
 ACTIVATIONS = (None, "relu")
@@ -57,8 +63,6 @@ def region_norm(
     num_regions = _num_regions(mask, weight, bias, x.shape[1])
     labels = _labels(x, mask, num_regions)
     fast = num_regions <= _cpu.MAX_REGIONS and _is_fast(x, labels, weight, bias)
-    if fast and labels.dtype != torch.bool:
-        labels = labels.to(torch.uint8)
     implementation = _cpu.region_norm if fast else _plain.region_norm
     return implementation(
         x,
@@ -108,11 +112,68 @@ def region_norm_per_pixel(
             )
     labels = _labels(x, mask, 2)
     fast = _is_fast(x, labels, scale, shift)
-    if fast and labels.dtype != torch.bool:
-        labels = labels.to(torch.uint8)
     implementation = _cpu.region_norm_per_pixel if fast else _plain.region_norm_per_pixel
     return implementation(
         x, labels, scale, shift, groups=groups, eps=eps, relu=activation == "relu"
+    )
+
+
+def learnable_region_norm(
+    x: Tensor,
+    response_weight: Tensor,
+    affine_weight: Tensor,
+    affine_bias: Tensor,
+    *,
+    threshold: float = 0.8,
+    stats: str = "instance",
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Tensor:
+    """Find two regions in ``x``, normalise each, then scale and shift every pixel: RN-L.
+
+    The channels' mean and maximum are convolved to the spatial response (eq. 14); the pixels where
+    it exceeds ``threshold`` are a region (eq. 15), through which no gradient flows; convolved
+    again, it gives a scale and a shift for every pixel (eq. 16).
+
+    Args:
+        x: Features ``[N, C, H, W]``.
+        response_weight: ``[1, 2, k, k]`` with an odd k, for mean and maximum in that order.
+        affine_weight: ``[2, 1, k, k]``, for gamma and beta in that order; the scale is 1 + gamma.
+        affine_bias: ``[2]``.
+        threshold: The ``t`` of eq. 15.
+        stats: As for :func:`region_norm`.
+        eps: As for :func:`region_norm`.
+        activation: As for :func:`region_norm`.
+
+    Returns:
+        Tensor of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: Shapes, ``stats`` or ``activation`` do not fit.
+    """
+    groups = _check(x, stats, activation)
+    size = response_weight.shape[-1]
+    for name, value, shape in (
+        ("response_weight", response_weight, [1, 2, size, size]),
+        ("affine_weight", affine_weight, [2, 1, size, size]),
+        ("affine_bias", affine_bias, [2]),
+    ):
+        if list(value.shape) != shape or size % 2 == 0:
+            raise ValueError(
+                f"{name} has shape {list(value.shape)}; expected [1, 2, k, k], [2, 1, k, k] and "
+                "[2] for response_weight, affine_weight and affine_bias, with an odd k"
+            )
+    fast = _is_fast(x, response_weight, affine_weight, affine_bias)
+    implementation = _cpu.learnable_region_norm if fast else _plain.learnable_region_norm
+    return implementation(
+        x,
+        response_weight,
+        affine_weight,
+        affine_bias,
+        threshold=threshold,
+        groups=groups,
+        eps=eps,
+        relu=activation == "relu",
     )
 
 
@@ -141,17 +202,19 @@ def _is_fast(x: Tensor, *others: Tensor | None) -> bool:
     given = [x, *(other for other in others if other is not None)]
     if torch.compiler.is_compiling():
         return not _is_exporting()
-    return not (
+    visible = (
         any(type(tensor) not in PLAIN_TYPES or tensor.device.type != "cpu" for tensor in given)
-        or torch.jit.is_tracing()
+        or _is_tracing()
         or torch.onnx.is_in_onnx_export()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
+    return not visible and numba_works()
 
 
 # A subclass (a fake tensor, a distributed one) has a way of its own to run operations.
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_is_tracing: Any = getattr(torch.jit, "is_tracing")  # noqa: B009
 _is_exporting: Any = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
@@ -226,7 +289,7 @@ def _labels(x: Tensor, mask: Tensor | None, num_regions: int) -> Tensor:
         return mask.flatten(1)
     if mask.is_floating_point():
         return (mask > HALF).flatten(1)
-    if mask.numel() and not torch.compiler.is_compiling():
+    if mask.numel() and not mask.is_meta and not torch.compiler.is_compiling():
         low, high = (int(value) for value in torch.aminmax(mask))
         if low < 0 or high >= num_regions:
             raise ValueError(f"labels range from {low} to {high}; expected 0 to {num_regions - 1}")

@@ -1,4 +1,4 @@
-"""What a run tells: a CSV file, TensorBoard, sample pictures and a line or a bar on the terminal."""
+"""What a run tells: CSV, TensorBoard, sample pictures and a line or a bar on the terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Logs:
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one row per value: step, name, value."""

@@ -139,9 +139,7 @@ class _Run:
                 if stopped or self._save_is_due():
                     self._save()
                 if stopped:
-                    meter.say(
-                        f"stopped at step {state.step}; the same command with --resume goes on"
-                    )
+                    meter.say(f"stopped at step {state.step}; the checkpoint is saved")
                     break
             self._save()
             self._sample()
@@ -171,9 +169,8 @@ class _Run:
             max_scale=recipe.max_scale,
             flip=recipe.flip,
         )
-        positions = _positions(
-            range(self.state.step, recipe.steps), recipe.batch, fabric.global_rank, fabric.world_size
-        )
+        steps = range(self.state.step, recipe.steps)
+        positions = _positions(steps, recipe.batch, fabric.global_rank, fabric.world_size)
         loader = DataLoader(
             dataset,
             batch_sampler=positions,
@@ -267,16 +264,17 @@ def _masks(recipe: Recipe) -> MaskSampler:
     return CenterSquare() if recipe.masks == "center" else MaskFolder(recipe.masks)
 
 
-def _positions(steps: range, batch: int, rank: int, world: int) -> list[range]:
+def _positions(steps: range, batch: int, rank: int, world: int) -> list[list[int]]:
     """Which samples each step of this process takes; all processes share out one sequence."""
     return [
-        range((step * world + rank) * batch, (step * world + rank + 1) * batch) for step in steps
+        list(range((step * world + rank) * batch, (step * world + rank + 1) * batch))
+        for step in steps
     ]
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that a step is never cut in half; a second one gets through."""
+    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second one gets through."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -37,7 +37,9 @@ class TrainingState:
         self.averaged: AveragedModel | None = None
         if recipe.ema:
             self.averaged = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True
+                self.model,
+                multi_avg_fn=get_ema_multi_avg_fn(recipe.ema),  # type: ignore[no-untyped-call]
+                use_buffers=True,
             ).to(fabric.device)
         self.networks = self._networks(recipe)
 
@@ -46,9 +48,7 @@ class TrainingState:
         """The network to judge and to ship: the average if there is one."""
         if self.averaged is None:
             return self.model
-        module = self.averaged.module
-        module.name, module.options = self.model.name, self.model.options
-        return module  # type: ignore[no-any-return]
+        return cast(InpaintingModel, self.averaged.module)
 
     def after_step(self, skipped: int) -> None:
         """Count the step that was just taken and let the average follow."""
@@ -126,4 +126,5 @@ class TrainingState:
 
     def _set_up(self, module: nn.Module, lr: float, recipe: Recipe) -> tuple[Any, Any]:
         optimizer = torch.optim.Adam(module.parameters(), lr=lr, betas=recipe.betas)
-        return self.fabric.setup(module, optimizer)
+        placed, wrapped = self.fabric.setup(module, optimizer)
+        return placed, wrapped

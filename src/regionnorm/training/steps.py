@@ -75,9 +75,7 @@ def _generator_losses(
     networks: Networks, losses: Losses, output: Tensor, image: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
     """The generator's weighted losses."""
-    parts = {
-        "l1": losses.l1 * reconstruction_loss(output, image, mask, kind=losses.reconstruction)
-    }
+    parts = {"l1": losses.l1 * reconstruction_loss(output, image, mask, kind=losses.reconstruction)}
     if networks.discriminator is not None:
         logits = networks.discriminator(output)
         parts["adversarial"] = losses.adversarial * generator_loss(logits, losses.gan)

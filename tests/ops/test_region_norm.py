@@ -1,0 +1,312 @@
+"""The equations of the paper, on both implementations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regionnorm import ops
+from regionnorm.ops.backend import backend
+
+EPS = 1e-5
+
+
+@pytest.fixture(params=["plain", "numba"])
+def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
+    with backend(request.param):
+        yield request.param
+
+
+def naive_region_norm(
+    x: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None, stats: str
+) -> Tensor:
+    """Eq. 8-13 as loops over float64 numbers."""
+    values, regions = x.double().numpy(), labels.expand(x.shape[0], -1, -1, -1).numpy()
+    samples, channels, height, width = x.shape
+    result = np.empty_like(values)
+    kind, _, count = stats.partition(":")
+    size = channels // int(count) if count else channels
+    key = {
+        "instance": lambda n, c: (n, c),
+        "batch": lambda n, c: c,
+        "layer": lambda n, c: n,
+        "group": lambda n, c: (n, c // size),
+    }[kind]
+    places: dict[object, list[tuple[int, int, int, int]]] = {}
+    for n, c, i, j in np.ndindex(samples, channels, height, width):
+        places.setdefault((key(n, c), regions[n, 0, i, j]), []).append((n, c, i, j))
+    for members in places.values():
+        mean = math.fsum(values[place] for place in members) / len(members)
+        variance = math.fsum((values[place] - mean) ** 2 for place in members) / len(members)
+        for n, c, i, j in members:
+            k = regions[n, 0, i, j]
+            scaled = (values[n, c, i, j] - mean) / math.sqrt(variance + EPS)
+            scaled *= 1 if weight is None else weight[k, c].item()
+            result[n, c, i, j] = scaled + (0 if bias is None else bias[k, c].item())
+    return torch.from_numpy(result)
+
+
+def half_mask(samples: int, height: int, width: int) -> Tensor:
+    """An irregular mask with some of both regions in every sample."""
+    generator = torch.Generator().manual_seed(5)
+    mask = torch.rand((samples, 1, height, width), generator=generator) > 0.6
+    mask[:, :, 0, 0], mask[:, :, -1, -1] = False, True
+    return mask
+
+
+@pytest.mark.parametrize("stats", ["instance", "batch", "layer", "group:2"])
+@pytest.mark.parametrize("regions", [2, 4])
+def test_equals_the_equations(implementation: str, stats: str, regions: int) -> None:
+    x = torch.randn(2, 4, 7, 5) * 3 + 2
+    labels = torch.randint(0, regions, (2, 1, 7, 5))
+    weight, bias = torch.randn(regions, 4), torch.randn(regions, 4)
+    result = ops.region_norm(x, labels, weight, bias, stats=stats)
+    expected = naive_region_norm(x, labels, weight, bias, stats)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=2e-6)
+
+
+def test_float_bool_and_label_masks_mean_the_same(implementation: str) -> None:
+    x, mask = torch.randn(2, 3, 6, 8), half_mask(2, 6, 8)
+    expected = ops.region_norm(x, mask)
+    for same in (mask.float(), mask.float() * 0.51, mask.bfloat16(), mask.long(), mask.byte()):
+        assert torch.equal(ops.region_norm(x, same), expected)
+
+
+def test_half_is_known_and_more_is_hole(implementation: str) -> None:
+    x = torch.randn(1, 1, 2, 2)
+    mask = torch.tensor([0.5, 0.50001, 0.0, 1.0]).view(1, 1, 2, 2)
+    expected = ops.region_norm(x, torch.tensor([0, 1, 0, 1]).view(1, 1, 2, 2))
+    assert torch.equal(ops.region_norm(x, mask), expected)
+
+
+def test_one_mask_serves_a_batch(implementation: str) -> None:
+    x, mask = torch.randn(3, 2, 6, 8), half_mask(1, 6, 8)
+    weight, bias = torch.randn(2, 2), torch.randn(2, 2)
+    shared = ops.region_norm(x, mask, weight, bias)
+    assert torch.equal(shared, ops.region_norm(x, mask.expand(3, -1, -1, -1), weight, bias))
+
+
+def test_one_region_is_instance_norm(implementation: str) -> None:
+    x, weight, bias = torch.randn(2, 6, 9, 7), torch.randn(1, 6), torch.randn(1, 6)
+    expected = F.instance_norm(x, weight=weight[0], bias=bias[0], eps=EPS)
+    torch.testing.assert_close(ops.region_norm(x, None, weight, bias), expected)
+
+
+def test_one_region_is_batch_norm_in_training(implementation: str) -> None:
+    x, weight, bias = torch.randn(2, 6, 9, 7), torch.randn(1, 6), torch.randn(1, 6)
+    expected = F.batch_norm(x, None, None, weight[0], bias[0], training=True, eps=EPS)
+    torch.testing.assert_close(ops.region_norm(x, None, weight, bias, stats="batch"), expected)
+
+
+def test_one_region_is_layer_norm(implementation: str) -> None:
+    x = torch.randn(2, 6, 9, 7)
+    expected = F.layer_norm(x, x.shape[1:], eps=EPS)
+    torch.testing.assert_close(ops.region_norm(x, None, stats="layer"), expected)
+
+
+def test_one_region_is_group_norm(implementation: str) -> None:
+    x, weight, bias = torch.randn(2, 6, 9, 7), torch.randn(1, 6), torch.randn(1, 6)
+    expected = F.group_norm(x, 3, weight[0], bias[0], eps=EPS)
+    torch.testing.assert_close(ops.region_norm(x, None, weight, bias, stats="group:3"), expected)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_an_empty_region_changes_nothing(implementation: str, fill: bool) -> None:
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    mask = torch.full((2, 1, 5, 4), fill)
+    weight = torch.randn(2, 3, requires_grad=True)
+    bias = torch.randn(2, 3, requires_grad=True)
+    result = ops.region_norm(x, mask, weight, bias)
+    row = slice(int(fill), int(fill) + 1)
+    torch.testing.assert_close(result, ops.region_norm(x, None, weight[row], bias[row]))
+    result.square().sum().backward()
+    for tensor in (x, weight, bias):
+        assert tensor.grad is not None and tensor.grad.isfinite().all()
+    assert weight.grad is not None and not weight.grad[1 - int(fill)].any()
+
+
+def test_a_region_of_one_pixel_becomes_its_bias(implementation: str) -> None:
+    x = (torch.randn(1, 3, 5, 4) + 1e4).requires_grad_()
+    mask = torch.zeros(1, 1, 5, 4)
+    mask[0, 0, 2, 1] = 1
+    bias = torch.randn(2, 3)
+    result = ops.region_norm(x, mask, torch.ones(2, 3), bias)
+    assert torch.equal(result[0, :, 2, 1], bias[1])
+    result[0, :, 2, 1].sum().backward()
+    assert x.grad is not None and not x.grad[0, :, 2, 1].any()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_region_never_sees_the_other_ones_values(
+    implementation: str, layout: torch.memory_format
+) -> None:
+    mask = half_mask(2, 17, 19)
+    x = torch.randn(2, 20, 17, 19)
+    other = torch.where(mask, torch.randn_like(x) * 50 - 1e3, x)
+    results = []
+    for values in (x, other):
+        values = values.to(memory_format=layout).requires_grad_()
+        out = ops.region_norm(values, mask, activation="relu")
+        known = out.masked_select(~mask)
+        (gradient,) = torch.autograd.grad(known.square().sum(), values)
+        results.append((known, gradient.masked_select(~mask), gradient.masked_select(mask)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert not results[1][2].any()
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.05, 1e-2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_statistics_stay_right_when_the_mean_is_huge(
+    implementation: str, spread: float, layout: torch.memory_format
+) -> None:
+    x = (torch.randn(2, 16, 64, 48) * spread + 1e4).to(memory_format=layout)
+    mask = half_mask(2, 64, 48)
+    result = ops.region_norm(x, mask)
+    with backend("plain"):
+        expected = ops.region_norm(x.double(), mask)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-3)
+
+
+def test_relu_is_the_relu_of_the_result(implementation: str) -> None:
+    x, mask = torch.randn(2, 3, 6, 8), half_mask(2, 6, 8)
+    scale, shift = torch.randn(2, 1, 6, 8), torch.randn(2, 1, 6, 8)
+    fused = ops.region_norm(x, mask, activation="relu")
+    assert torch.equal(fused, ops.region_norm(x, mask).relu())
+    fused = ops.region_norm_per_pixel(x, mask, scale, shift, activation="relu")
+    assert torch.equal(fused, ops.region_norm_per_pixel(x, mask, scale, shift).relu())
+
+
+def test_scale_and_shift_of_pixels_apply_to_all_channels(implementation: str) -> None:
+    x, mask = torch.randn(2, 3, 6, 8), half_mask(2, 6, 8)
+    scale, shift = torch.randn(2, 1, 6, 8), torch.randn(2, 1, 6, 8)
+    expected = ops.region_norm(x, mask) * scale + shift
+    result = ops.region_norm_per_pixel(x, mask, scale, shift)
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_mean_and_maximum_over_channels(implementation: str) -> None:
+    x = torch.randn(2, 5, 6, 8)
+    result = ops.channel_mean_max(x)
+    torch.testing.assert_close(result[:, 0], x.mean(1))
+    assert torch.equal(result[:, 1], x.amax(1))
+
+
+def test_equal_maxima_share_the_gradient(implementation: str) -> None:
+    x = torch.tensor([1.0, 3.0, 3.0, 2.0]).view(1, 4, 1, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(ops.channel_mean_max(x)[0, 1, 0, 0], x)
+    assert gradient.flatten().tolist() == [0, 0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_learnable_region_norm_is_its_parts(implementation: str, kernel_size: int) -> None:
+    x = torch.randn(2, 6, 11, 13)
+    response_weight = torch.randn(1, 2, kernel_size, kernel_size) / kernel_size
+    affine_weight = torch.randn(2, 1, kernel_size, kernel_size) / kernel_size
+    affine_bias = torch.randn(2)
+    summary = torch.stack((x.mean(1), x.amax(1)), 1)
+    response = F.conv2d(summary, response_weight, padding=kernel_size // 2).sigmoid()
+    gamma, beta = F.conv2d(response, affine_weight, affine_bias, padding=kernel_size // 2).chunk(
+        2, 1
+    )
+    expected = ops.region_norm(x, response > 0.7) * (1 + gamma) + beta
+    result = ops.learnable_region_norm(
+        x, response_weight, affine_weight, affine_bias, threshold=0.7
+    )
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stats", ["instance", "batch", "layer", "group:2"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_gradients_of_region_norm(stats: str, activation: str | None) -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight, bias = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    labels = torch.randint(0, 3, (2, 1, 3, 4))
+
+    def function(*inputs: Tensor) -> Tensor:
+        x, weight, bias = inputs
+        return ops.region_norm(x, labels, weight, bias, stats=stats, activation=activation)
+
+    assert torch.autograd.gradcheck(function, (x, weight, bias))
+    if activation is None:
+        assert torch.autograd.gradgradcheck(function, (x, weight, bias))
+
+
+def test_gradients_of_region_norm_per_pixel() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    maps = [torch.randn(2, 1, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    mask = half_mask(2, 3, 4)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: ops.region_norm_per_pixel(inputs[0], mask, *inputs[1:]), (x, *maps)
+    )
+
+
+def test_gradients_of_learnable_region_norm() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    first = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    second = torch.randn(2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(ops.learnable_region_norm, (x, first, second, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_dtype_and_shape_are_those_of_the_input(implementation: str, dtype: torch.dtype) -> None:
+    x, mask = torch.randn(2, 3, 6, 8).to(dtype), half_mask(2, 6, 8)
+    weight, bias = torch.randn(2, 3), torch.randn(2, 3)
+    result = ops.region_norm(x, mask, weight, bias)
+    assert result.dtype == dtype and result.shape == x.shape
+    expected = ops.region_norm(x.double(), mask, weight, bias)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-2, atol=1e-2)
+    assert ops.channel_mean_max(x).dtype == dtype
+
+
+def test_nothing_in_is_nothing_out(implementation: str) -> None:
+    assert ops.region_norm(torch.zeros(0, 3, 4, 4), torch.zeros(0, 1, 4, 4)).shape == (0, 3, 4, 4)
+
+
+X = torch.zeros(2, 4, 3, 5)
+MASK = torch.zeros(2, 1, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("x", "mask", "options", "words"),
+    [
+        (X[0], MASK, {}, r"\[4, 3, 5\]"),
+        (X.int(), MASK, {}, "int32"),
+        (X, MASK[..., :4], {}, r"\[2, 1, 3, 4\].*\[2, 1, 3, 5\]"),
+        (X, MASK[:1].expand(3, -1, -1, -1), {}, "batch of 3, x a batch of 2"),
+        (X, MASK, {"stats": "sample"}, "'sample'; expected one of instance, batch"),
+        (X, MASK, {"stats": "group:3"}, "3 does not divide 4"),
+        (X, MASK, {"activation": "gelu"}, "'gelu'; expected None or 'relu'"),
+        (X, MASK, {"weight": torch.ones(2, 3)}, r"\[2, 3\]; expected \[K, 4\]"),
+        (X, MASK, {"weight": torch.ones(3, 4)}, "two-region mask.*3 regions"),
+        (X, None, {"bias": torch.ones(2, 4)}, "no mask.*2 regions"),
+        (X, MASK, {"weight": torch.ones(2, 4), "bias": torch.ones(3, 4)}, "one shape"),
+        (X, MASK.long() + 2, {"weight": torch.ones(2, 4)}, "labels range from 2 to 2; expected 0"),
+        (X, MASK.long() - 1, {}, "labels range from -1"),
+    ],
+)
+def test_errors_say_what_came_and_what_would_work(
+    implementation: str, x: Tensor, mask: Tensor, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ops.region_norm(x, mask, **options)  # type: ignore[arg-type]
+
+
+def test_shapes_of_the_other_operations_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"scale has shape \[2, 4, 3, 5\]"):
+        ops.region_norm_per_pixel(X, MASK, X, MASK)
+    with pytest.raises(ValueError, match=r"response_weight has shape \[1, 2, 4, 4\].*odd"):
+        bias = torch.zeros(2)
+        ops.learnable_region_norm(X, torch.zeros(1, 2, 4, 4), torch.zeros(2, 1, 4, 4), bias)
+    with pytest.raises(ValueError, match=r"x has shape \[4, 3, 5\]"):
+        ops.channel_mean_max(X[0])
