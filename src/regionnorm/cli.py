@@ -131,7 +131,7 @@ def inpaint(
             on_progress=on_progress,
         )
     for photo, reason in report.failed:
-        _error(f"{photo}: {reason}")
+        _error(reason if str(photo) in reason else f"{photo}: {reason}")
     if len(report.done) == 1:
         typer.echo(report.done[0])
     elif report.done:

@@ -2,8 +2,8 @@
 
 Run as ``python triton_worker.py DEVICE``. It answers pickled calls ``(function, arguments)`` from
 standard input, one at a time, with ``(result, error)`` on standard output. DEVICE is "cuda",
-"interpreter" (with ``TRITON_INTERPRET=1``: kernels run on the CPU), or the compute capability of a
-GPU that is not there, such as "90": kernels are compiled for it and not run.
+"interpreter" (with ``TRITON_INTERPRET=1``: kernels run on the CPU) or "none" (kernels are compiled
+and not run).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from torch import Tensor
 from regionnorm.ops import _gpu, region_norm
 
 DEVICE = sys.argv[1]
-COMPILED: set[str] = set()
 
 
 def differentiate(
@@ -50,7 +49,7 @@ def differentiate(
         saved.append(0 if any(tensor is other for other in inputs) else tensor.numel())
         return tensor
 
-    with mock.patch.multiple(_gpu, **limits):
+    with mock.patch.dict(vars(_gpu), limits):
         with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
             result = getattr(_gpu, operation)(*moved, **options)
         result.backward(grad.to(device))
@@ -59,12 +58,12 @@ def differentiate(
 
 
 def second_derivative(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> Tensor:
-    """Gradient of a sum of squared gradients of ``region_norm``."""
+    """Gradient of a sum of squared gradients of the cube of ``region_norm``."""
     device = "cuda" if DEVICE == "cuda" else "cpu"
     x, labels, weight, bias = (tensor.to(device) for tensor in tensors)
     x.requires_grad_()
     result = _gpu.region_norm(x, labels, weight, bias, **options)
-    (first,) = torch.autograd.grad(result.square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(result.pow(3).sum(), x, create_graph=True)
     return torch.autograd.grad(first.square().sum(), x)[0].cpu()
 
 
@@ -102,49 +101,39 @@ def through_public_function(x: Tensor, mask: Tensor) -> tuple[Tensor, list[str]]
         return region_norm(x.cuda(), mask.cuda()).cpu(), names
 
 
-def compile_kernels(dtype: torch.dtype) -> set[str]:
-    """Compile every kernel for features of a type; return the names of those compiled."""
-    limits = {"PLANE_VALUES": 256, "TILE_VALUES": 128}
-    with mock.patch.multiple(_gpu, **limits):
-        for size, memory_format in (
-            (4, torch.contiguous_format),
-            (16, torch.contiguous_format),
-            (16, torch.channels_last),
-        ):
-            x = torch.zeros(2, 16, size, size, dtype=dtype).to(memory_format=memory_format)
-            labels = torch.zeros(2, size * size, dtype=torch.uint8)
-            parameters: list[tuple[Tensor | None, Tensor | None, bool]] = [
-                (torch.zeros(2, 16), torch.zeros(2, 16), False),
-                (torch.zeros(2, 1, size, size), torch.zeros(2, 1, size, size), True),
-            ]
-            for weight, bias, pixel in parameters:
-                for kind in ("instance", "batch"):
-                    given = (weight, bias, kind, 1e-5, True, pixel)
-                    _, stats = _gpu._forward(x, labels, *given)
-                    _gpu._backward(x, x, labels, stats, *given)
-            result = _gpu._mean_max(x)
-            _gpu._mean_max_backward(result, x, result)
-    return COMPILED
-
-
-def only_compile(capability: int) -> None:
-    """Let launches compile for a GPU of this compute capability, and stop there."""
+def compile_kernels(capability: int, dtype: torch.dtype) -> set[str]:
+    """Compile every kernel for a GPU that need not be there; return the names of those compiled."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     pretended = mock.Mock()
-    pretended.get_current_device.return_value = 0
+    pretended.get_current_device.return_value = capability  # a number of its own for each
     pretended.get_current_target.return_value = GPUTarget("cuda", capability, 32)
     driver.set_active(pretended)
-    run = JITFunction.run
+    run, compiled = JITFunction.run, set()
 
-    def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        kernel = run(self, *arguments, grid=grid, warmup=True, **options)
-        if kernel.asm["cubin"]:
-            COMPILED.add(self.fn.__name__)
+    def only_compile(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        if run(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]:
+            compiled.add(self.fn.__name__)
 
-    mock.patch.object(JITFunction, "run", compile_only).start()
+    small = mock.patch.dict(vars(_gpu), {"PLANE_VALUES": 256, "TILE_VALUES": 128})
+    with small, mock.patch.object(JITFunction, "run", only_compile):
+        for size, last, kind, pixel in (
+            (4, False, "instance", False),
+            (16, False, "instance", True),
+            (16, True, "batch", False),
+        ):
+            x = torch.zeros(2, 16, size, size, dtype=dtype)
+            x = x.to(memory_format=torch.channels_last) if last else x
+            labels = torch.zeros(2, size * size, dtype=torch.uint8)
+            weight = torch.zeros((2, 1, size, size) if pixel else (2, 16))
+            given = (weight, weight, kind, 1e-5, True, pixel)
+            _, stats = _gpu._forward(x, labels, *given)
+            _gpu._backward(x, x, labels, stats, *given)
+        result = _gpu._mean_max(x)
+        _gpu._mean_max_backward(result, x, result)
+    return compiled
 
 
 def main() -> None:
@@ -161,13 +150,11 @@ def main() -> None:
             compile_kernels,
         )
     }
-    if DEVICE.isdigit():
-        only_compile(int(DEVICE))
     while True:
         try:
             name, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
-            return
+            os._exit(0)  # at once: an orderly end of Triton takes seconds
         try:
             answer = functions[name](*arguments), None
         except Exception:

@@ -102,7 +102,7 @@ def tile_moments(values, hole, exists, size):
     squares0, squares1 = region_sums(apart * apart, hole)
     squares0 = tl.maximum(squares0 - sum0 * rest0, 0.0)
     squares1 = tl.maximum(squares1 - sum1 * rest1, 0.0)
-    return apart, (count0, mean0, rest0, squares0), (count1, mean1, rest1, squares1)
+    return apart, count0, mean0, rest0, squares0, count1, mean1, rest1, squares1
 
 
 @jit
@@ -233,9 +233,9 @@ def planes_forward(
     hole = in_hole(labels, sample, label_step, pixel, length)
     values = tl.load(x + start + offsets, mask=inside, other=0.0).to(tl.float32)
     exists = (pixel < length)[None, :]
-    apart, moments0, moments1 = tile_moments(values, hole, exists, length)
-    count0, mean0, rest0, squares0 = moments0
-    count1, mean1, rest1, squares1 = moments1
+    apart, count0, mean0, rest0, squares0, count1, mean1, rest1, squares1 = tile_moments(
+        values, hole, exists, length
+    )
     inverse0 = inverse_deviation(squares0, count0, eps)
     inverse1 = inverse_deviation(squares1, count1, eps)
     store_statistics(stats, sample, channel, samples, channels, mean0, rest0, inverse0, count0, 0)
@@ -250,10 +250,8 @@ def planes_forward(
 
 
 @jit
-def merge(moments, more):
+def merge(count, mean, rest, squares, n, tile_mean, tile_rest, tile_squares):
     """Moments of a region with those of another tile. The first tile's mean stays the main part."""
-    count, mean, rest, squares = moments
-    n, tile_mean, tile_rest, tile_squares = more
     mean = tl.where(count > 0, mean, tile_mean)
     away = (tile_mean - mean) + (tile_rest - rest)
     share = n / tl.maximum(count + n, 1.0)
@@ -281,8 +279,8 @@ def chunk_moments(
     first = tl.program_id(0) % blocks * BLOCK_C
     sample, begin = row // chunks, row % chunks * chunk
     none, zero = tl.zeros([1], tl.float32), tl.zeros([BLOCK_C], tl.float32)
-    moments0 = (none, zero, zero, zero)
-    moments1 = (none, zero, zero, zero)
+    count0, mean0, rest0, squares0 = none, zero, zero, zero
+    count1, mean1, rest1, squares1 = none, zero, zero, zero
     for first_pixel in range(begin, tl.minimum(begin + chunk, length), BLOCK_P):
         start, offsets, inside, _channel, pixel = tile(
             sample, first, first_pixel, channels, length, LAST, BLOCK_C, BLOCK_P
@@ -291,22 +289,19 @@ def chunk_moments(
         values = tl.load(x + start + offsets, mask=inside, other=0.0).to(tl.float32)
         exists = (pixel < length)[None, :]
         size = tl.minimum(length - first_pixel, BLOCK_P)
-        _apart, more0, more1 = tile_moments(values, hole, exists, size)
-        moments0 = merge(moments0, more0)
-        moments1 = merge(moments1, more1)
-    store_moments(partial, row, first, channels, moments0, 0, BLOCK_C)
-    store_moments(partial, row, first, channels, moments1, 1, BLOCK_C)
+        _apart, n0, m0, r0, s0, n1, m1, r1, s1 = tile_moments(values, hole, exists, size)
+        count0, mean0, rest0, squares0 = merge(count0, mean0, rest0, squares0, n0, m0, r0, s0)
+        count1, mean1, rest1, squares1 = merge(count1, mean1, rest1, squares1, n1, m1, r1, s1)
+    channel = first + tl.arange(0, BLOCK_C)
+    at = partial + row.to(tl.int64) * 8 * channels + channel
+    store_moments(at, channel, channels, count0, mean0, rest0, squares0)
+    store_moments(at + channels, channel, channels, count1, mean1, rest1, squares1)
 
 
 @jit
-def store_moments(
-    partial, row, first, channels, moments, REGION: tl.constexpr, BLOCK_C: tl.constexpr
-):
-    """Write moments of a region to a row of ``partial``."""
-    count, mean, rest, squares = moments
-    channel = first + tl.arange(0, BLOCK_C)
+def store_moments(at, channel, channels, count, mean, rest, squares):
+    """Write moments of a region to a row of partial results."""
     exists = channel < channels
-    at = partial + (row.to(tl.int64) * 8 + REGION) * channels + channel
     tl.store(at, count + tl.zeros_like(mean), mask=exists)
     tl.store(at + 2 * channels, mean, mask=exists)
     tl.store(at + 4 * channels, rest, mask=exists)
