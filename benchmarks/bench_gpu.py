@@ -32,7 +32,7 @@ SHAPES = {
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 CACHE_BYTES = 1 << 28  # more than any GPU's second-level cache
-SLEEP_CYCLES = 2_000_000  # about a millisecond: longer than it takes to launch a candidate
+SLEEP_CYCLES = 5_000_000  # some milliseconds: longer than it takes to launch a candidate
 PEER = "instance norm + relu"
 
 Run = Callable[[], object]
@@ -50,6 +50,7 @@ class Row:
     peak_mebibytes: dict[str, float]
 
     def ratio(self, name: str, to: str = PEER) -> float:
+        """Time of a candidate over that of another."""
         return self.milliseconds[name] / self.milliseconds[to]
 
 

@@ -47,6 +47,15 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
     assert metadata["model"] == "rn"
 
 
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    model = create_model("rn", width=4, blocks=1)
+    metadata = {name: name for name in "abcdefgh"}
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for file in files:
+        save_weights(model, file, metadata=metadata)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
 def test_nan_weights_are_not_saved(tmp_path: Path) -> None:
     model = create_model("rn", width=4, blocks=0)
     model.output.weight.data[0, 0, 0, 0] = torch.nan
@@ -67,9 +76,11 @@ def test_files_of_strangers_are_refused_in_one_line(tmp_path: Path) -> None:
     garbage.write_bytes(b"not a safetensors file at all")
     save_file({"x": torch.zeros(1)}, foreign)
     mismatched = tmp_path / "mismatched.safetensors"
-    header = {"format": "regionnorm/1", "model": "rn", "options": '{"width": 4}'}
-    save_file({"x": torch.zeros(1)}, mismatched, metadata=header)
-    for path in (garbage, foreign, mismatched):
+    header = '{"format": "regionnorm/1", "model": "rn", "options": {"width": 4}}'
+    save_file({"x": torch.zeros(1)}, mismatched, metadata={"regionnorm": header})
+    damaged = tmp_path / "damaged.safetensors"
+    save_file({"x": torch.zeros(1)}, damaged, metadata={"regionnorm": "{"})
+    for path in (garbage, foreign, mismatched, damaged):
         with pytest.raises(ValueError, match=path.name) as caught:
             load_pretrained(path)
         assert "\n" not in str(caught.value)

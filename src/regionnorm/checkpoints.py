@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,7 @@ from regionnorm.models import InpaintingModel, create_model
 __all__ = ["load_pretrained", "load_weights", "packaged_weights", "read_metadata", "save_weights"]
 
 FORMAT = "regionnorm/1"
+HEADER = "regionnorm"
 HUB_FILE = "model.safetensors"
 
 
@@ -51,19 +53,19 @@ def save_weights(
                 raise ValueError(f"{key} holds NaN or infinity; these weights are not worth saving")
         # A dense copy: safetensors refuses tensors that share memory.
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    header = {
-        **(metadata or {}),
-        "format": FORMAT,
-        "model": model.name,
-        "options": json.dumps(model.options, sort_keys=True),
-    }
+    header = {**(metadata or {}), "format": FORMAT, "model": model.name, "options": model.options}
     with atomic_path(path) as temporary:
-        # save_file would make the file readable by its owner alone.
-        temporary.write_bytes(serialize(tensors, metadata=header))
+        # One entry, because safetensors writes several in random order, and equal weights should
+        # be equal files; and bytes, because save_file makes files that only their owner can read.
+        text = json.dumps(header, sort_keys=True)
+        temporary.write_bytes(serialize(tensors, metadata={HEADER: text}))
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the header of a weights file without its tensors.
+
+    Returns:
+        ``"model"`` (a name), ``"options"`` (its options), ``"format"``, and what was saved along.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -74,15 +76,19 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
+            text = (file.metadata() or {}).get(HEADER, "{}")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
+    try:
+        metadata: dict[str, Any] = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from error
+    if metadata.get("format") != FORMAT or not {"model", "options"} <= metadata.keys():
         raise ValueError(
             f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}, "
             "as written by regionnorm"
         )
-    return dict(metadata)
+    return metadata
 
 
 def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu") -> InpaintingModel:
@@ -93,7 +99,7 @@ def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu")
         ValueError: It is not a weights file of this package, or does not fit its own header.
     """
     metadata = read_metadata(path)
-    model = create_model(metadata["model"], **json.loads(metadata["options"]))
+    model = create_model(metadata["model"], **metadata["options"])
     with safe_open(str(path), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:

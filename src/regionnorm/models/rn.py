@@ -144,9 +144,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, first_norm: MaskedNorm, second_norm: MaskedNorm) -> None:
         super().__init__()
-        self.first = nn.Conv2d(
-            channels, channels, 3, padding=2, dilation=2, padding_mode="reflect"
-        )
+        self.first = nn.Conv2d(channels, channels, 3, padding=2, dilation=2, padding_mode="reflect")
         self.first_norm = first_norm
         self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
         self.second_norm = second_norm

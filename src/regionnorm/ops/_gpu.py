@@ -8,6 +8,7 @@ custom operators.
 from __future__ import annotations
 
 import functools
+import warnings
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -41,20 +42,27 @@ Options = tuple[str, float, bool, bool]  # kind of statistics, eps, ReLU, parame
 
 
 def supports(x: Tensor, num_regions: int = 2, kind: str = "instance") -> bool:
-    """Whether the kernels fit: two regions, and the types that this GPU computes with."""
-    if num_regions != 2 or kind not in STATS or x.dtype not in DTYPES:
+    """Whether the kernels fit: two regions, and types and a GPU that Triton compiles for."""
+    if x.device.type != "cuda" or num_regions != 2 or kind not in STATS or x.dtype not in DTYPES:
         return False
-    if x.device.type != "cuda":
-        return False
-    # torch.compile generates Triton code itself and has checked the GPU.
-    return torch.compiler.is_compiling() or _capability(x.device.index) >= (
-        (8, 0) if x.dtype == torch.bfloat16 else (7, 0)
-    )
+    # torch.compile, which cannot look inside, needs a GPU that Triton works on itself.
+    return torch.compiler.is_compiling() or _works(x.device, x.dtype)
 
 
 @functools.cache
-def _capability(device: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
+def _works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel runs: Triton needs a C compiler, and a GPU that is not too old."""
+    if torch.cuda.get_device_capability(device) < ((8, 0) if dtype == torch.bfloat16 else (7, 0)):
+        return False
+    try:
+        _mean_max(torch.zeros(1, 1, 1, 1, dtype=dtype, device=device))
+    except Exception as error:  # of many kinds, from the compiler, the linker and the driver
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(
+            f"the GPU kernels do not run here, plain PyTorch runs instead: {reason}", stacklevel=2
+        )
+        return False
+    return True
 
 
 def region_norm(

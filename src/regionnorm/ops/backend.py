@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 __all__ = ["BACKENDS", "backend", "current_backend", "set_backend"]
 
-BACKENDS = ("auto", "plain", "numba")
+BACKENDS = ("auto", "plain", "numba", "triton")
 ENVIRONMENT = "REGIONNORM_BACKEND"
 HAS_NUMBA = importlib.util.find_spec("numba") is not None  # found, but not imported yet
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 _numba_imports: bool | None = None
 _chosen = os.environ.get(ENVIRONMENT, "auto")
@@ -23,13 +24,13 @@ def set_backend(name: str) -> None:
     """Choose the backend of all operations of this process.
 
     Args:
-        name: ``"auto"`` (the fastest that fits the arguments), ``"plain"`` (PyTorch only) or
-            ``"numba"`` (as auto, but an error when numba is missing). The environment variable
-            ``REGIONNORM_BACKEND`` sets it at the start.
+        name: ``"auto"`` (the fastest that fits the arguments), ``"plain"`` (PyTorch only),
+            ``"numba"`` or ``"triton"`` (as auto, but an error when it is missing). The environment
+            variable ``REGIONNORM_BACKEND`` sets it at the start.
 
     Raises:
         ValueError: The name is not known.
-        ImportError: numba was asked for and is not installed.
+        ImportError: numba or triton was asked for and is not installed.
     """
     global _chosen
     _check(name)
@@ -71,6 +72,8 @@ def _check(name: str) -> None:
         raise ValueError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
     if name == "numba" and not HAS_NUMBA:
         raise ImportError("backend 'numba' needs numba; run: pip install 'regionnorm[fast]'")
+    if name == "triton" and not HAS_TRITON:
+        raise ImportError("backend 'triton' needs triton; run: pip install 'regionnorm[gpu]'")
 
 
 _check(_chosen)

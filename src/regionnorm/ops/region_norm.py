@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _cpu, _plain
-from regionnorm.ops.backend import HAS_NUMBA, current_backend, numba_works
+from regionnorm.ops import _cpu, _gpu, _plain
+from regionnorm.ops.backend import HAS_NUMBA, HAS_TRITON, current_backend, numba_works
 
 __all__ = [
     "channel_mean_max",
@@ -62,9 +62,8 @@ def region_norm(
     groups = _check(x, stats, activation)
     num_regions = _num_regions(mask, weight, bias, x.shape[1])
     labels = _labels(x, mask, num_regions)
-    fast = num_regions <= _cpu.MAX_REGIONS and _is_fast(x, labels, weight, bias)
-    implementation = _cpu.region_norm if fast else _plain.region_norm
-    return implementation(
+    kernels = _kernels(num_regions, groups[0], x, labels, weight, bias)
+    result: Tensor = kernels.region_norm(
         x,
         labels,
         weight,
@@ -74,6 +73,7 @@ def region_norm(
         eps=eps,
         relu=activation == "relu",
     )
+    return result
 
 
 def region_norm_per_pixel(
@@ -111,11 +111,11 @@ def region_norm_per_pixel(
                 f"{[x.shape[0], 1, *x.shape[2:]]}"
             )
     labels = _labels(x, mask, 2)
-    fast = _is_fast(x, labels, scale, shift)
-    implementation = _cpu.region_norm_per_pixel if fast else _plain.region_norm_per_pixel
-    return implementation(
+    kernels = _kernels(2, groups[0], x, labels, scale, shift)
+    result: Tensor = kernels.region_norm_per_pixel(
         x, labels, scale, shift, groups=groups, eps=eps, relu=activation == "relu"
     )
+    return result
 
 
 def learnable_region_norm(
@@ -163,9 +163,8 @@ def learnable_region_norm(
                 f"{name} has shape {list(value.shape)}; expected [1, 2, k, k], [2, 1, k, k] and "
                 "[2] for response_weight, affine_weight and affine_bias, with an odd k"
             )
-    fast = _is_fast(x, response_weight, affine_weight, affine_bias)
-    implementation = _cpu.learnable_region_norm if fast else _plain.learnable_region_norm
-    return implementation(
+    kernels = _kernels(2, groups[0], x, response_weight, affine_weight, affine_bias)
+    result: Tensor = kernels.learnable_region_norm(
         x,
         response_weight,
         affine_weight,
@@ -175,6 +174,7 @@ def learnable_region_norm(
         eps=eps,
         relu=activation == "relu",
     )
+    return result
 
 
 def channel_mean_max(x: Tensor) -> Tensor:
@@ -190,26 +190,33 @@ def channel_mean_max(x: Tensor) -> Tensor:
         ValueError: ``x`` is not a floating tensor of four dimensions.
     """
     _check(x, "instance", None)
-    return _cpu.channel_mean_max(x) if _is_fast(x) else _plain.channel_mean_max(x)
+    result: Tensor = _kernels(2, "instance", x).channel_mean_max(x)
+    return result
 
 
-def _is_fast(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether the CPU kernels fit: the device, the types, and nobody who wants to look inside."""
-    if current_backend() == "plain" or not HAS_NUMBA:
-        return False
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or not x.numel():
-        return False
-    given = [x, *(other for other in others if other is not None)]
+def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> Any:
+    """The module whose kernels fit the device, the types and the regions; the plain path if none."""
+    if current_backend() == "plain" or not x.numel():
+        return _plain
+    if x.device.type == "cpu":
+        fits = HAS_NUMBA and x.dtype in CPU_DTYPES and num_regions <= _cpu.MAX_REGIONS
+        module, works = _cpu, numba_works
+    else:
+        fits = HAS_TRITON and _gpu.supports(x, num_regions, kind)
+        module, works = _gpu, _always
+    if not fits:
+        return _plain
     if torch.compiler.is_compiling():
-        return not _is_exporting()
+        return _plain if _is_exporting() else module
+    given = [x, *(other for other in others if other is not None)]
     visible = (
-        any(type(tensor) not in PLAIN_TYPES or tensor.device.type != "cpu" for tensor in given)
+        any(type(tensor) not in PLAIN_TYPES or tensor.device != x.device for tensor in given)
         or _is_tracing()
         or torch.onnx.is_in_onnx_export()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
-    return not visible and numba_works()
+    return module if not visible and works() else _plain
 
 
 # A subclass (a fake tensor, a distributed one) has a way of its own to run operations.

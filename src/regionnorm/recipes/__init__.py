@@ -19,9 +19,7 @@ _RECIPES: dict[str, Callable[[], Recipe]] = {
 
 def list_recipes() -> dict[str, str]:
     """Names of the recipes with the first line of what each says about itself."""
-    return {
-        name: (make.__doc__ or "").strip().splitlines()[0] for name, make in _RECIPES.items()
-    }
+    return {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in _RECIPES.items()}
 
 
 def get_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:
