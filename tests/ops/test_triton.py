@@ -6,6 +6,7 @@ it interprets. Other processes compile every kernel to machine code, for which n
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from regionnorm.ops import _plain
+from regionnorm.ops import _gpu, _plain
 
 Call = Callable[..., Any]
 DEVICES = ["interpreter", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -45,6 +47,7 @@ class Worker:
     """A process that runs kernels; called with the name of a function and its arguments."""
 
     def __init__(self, device: str, cache: Path) -> None:
+        self.device = device
         interpret = "1" if device == "interpreter" else "0"
         settings = {"TRITON_INTERPRET": interpret, "TRITON_CACHE_DIR": str(cache)}
         self.process = subprocess.Popen(
@@ -115,7 +118,7 @@ def assert_agrees(
     tolerance: float = 2e-6,
 ) -> list[Tensor]:
     """Compare result and gradients with those of the plain path in float64; return them."""
-    fixed = -1 if operation == "channel_mean_max" else 1
+    fixed = 1 if operation.startswith("region_norm") else -1
     reference = [
         None if tensor is None else tensor.double() if i != fixed else tensor
         for i, tensor in enumerate(tensors)
@@ -239,6 +242,18 @@ def test_mean_and_maximum_agree_and_equal_maxima_share_the_gradient(
     assert_agrees(kernels, "channel_mean_max", (x,), {})
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_learnable_region_norm_agrees_with_the_plain_path(kernels: Call, layout: str) -> None:
+    tensors = (
+        features(2, 5, 6, 7, layout=layout),
+        parameters(1, 2, 3, 3),
+        parameters(2, 1, 3, 3, seed=4) / 9,
+        parameters(2, seed=5),
+    )
+    given = {"threshold": 0.5, **options()}
+    assert_agrees(kernels, "learnable_region_norm", tensors, given, tolerance=1e-5)
+
+
 def test_nothing_of_the_size_of_the_features_is_saved_but_they(kernels: Call) -> None:
     x, labels = features(2, 16, 9, 9), random_labels(2, 81)
     tensors = (x, labels, parameters(2, 16), parameters(2, 16))
@@ -272,3 +287,44 @@ def test_every_kernel_compiles_to_machine_code(
     compiler: Call, capability: int, dtype: torch.dtype
 ) -> None:
     assert compiler("compile_kernels", capability, dtype) == KERNELS
+
+
+def test_features_on_a_gpu_choose_the_kernels_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernels = importlib.import_module("regionnorm.ops.region_norm")._kernels
+    with FakeTensorMode():
+        x = torch.empty(1, 4, 8, 8, device="cuda")
+    assert kernels(2, "instance", x) is _plain  # a tensor that only looks like one on a GPU
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert kernels(2, "instance", x) is kernels(2, "batch", x.half()) is _gpu
+    for others in ((3, "instance", x), (2, "layer", x), (2, "instance", x.double())):
+        assert kernels(*others) is _plain
+
+
+def test_a_gpu_on_which_no_kernel_runs_gets_the_plain_path_and_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
+
+    _gpu._works.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(_gpu, "_run", fail)
+    with pytest.warns(UserWarning, match=r"do not run here.*: Failed to find C compiler\.$"):
+        assert not _gpu.works(torch.zeros(1))
+    assert not _gpu.works(torch.zeros(1))
+    _gpu._works.cache_clear()
+
+
+if torch.cuda.is_available():
+
+    def test_the_public_function_runs_the_kernels(kernels: Call) -> None:
+        if kernels.device == "cuda":  # type: ignore[attr-defined]
+            x, labels = features(2, 4, 8, 8), random_labels(2, 64).view(2, 1, 8, 8)
+            found, names = kernels("through_public_function", x, labels)
+            expected = _plain.region_norm(
+                x.double(), labels.flatten(1), None, None, num_regions=2, **options(relu=False)
+            )
+            assert relative_error(found, expected) < 2e-6
+            assert names == ["planes_forward"]

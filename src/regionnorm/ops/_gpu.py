@@ -24,6 +24,7 @@ __all__ = [
     "region_norm",
     "region_norm_per_pixel",
     "supports",
+    "works",
 ]
 
 STATS = ("instance", "batch")
@@ -42,16 +43,18 @@ Options = tuple[str, float, bool, bool]  # kind of statistics, eps, ReLU, parame
 
 
 def supports(x: Tensor, num_regions: int = 2, kind: str = "instance") -> bool:
-    """Whether the kernels fit: two regions, and types and a GPU that Triton compiles for."""
-    if x.device.type != "cuda" or num_regions != 2 or kind not in STATS or x.dtype not in DTYPES:
-        return False
-    # torch.compile, which cannot look inside, needs a GPU that Triton works on itself.
-    return torch.compiler.is_compiling() or _works(x.device, x.dtype)
+    """Whether the kernels are made for such features, regions and statistics."""
+    return x.is_cuda and num_regions == 2 and kind in STATS and x.dtype in DTYPES
+
+
+def works(x: Tensor) -> bool:
+    """Whether kernels run on the GPU of ``x``; tried out at the first question."""
+    return _works(x.device, x.dtype)
 
 
 @functools.cache
 def _works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel runs: Triton needs a C compiler, and a GPU that is not too old."""
+    # Triton needs a GPU that is not too old, and a C compiler.
     if torch.cuda.get_device_capability(device) < ((8, 0) if dtype == torch.bfloat16 else (7, 0)):
         return False
     try:

@@ -24,6 +24,7 @@ __all__ = [
 
 STATS = ("instance", "batch", "layer", "group:G")
 ACTIVATIONS = (None, "relu")
+CPU_DTYPES = (torch.float32, torch.bfloat16)
 HALF = 0.5  # a floating mask above it is a hole
 
 
@@ -195,17 +196,17 @@ def channel_mean_max(x: Tensor) -> Tensor:
 
 
 def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> Any:
-    """The module whose kernels fit the device, the types and the regions; the plain path if none."""
+    """The module whose kernels fit the device, the types and the regions, else the plain path."""
     if current_backend() == "plain" or not x.numel():
         return _plain
-    if x.device.type == "cpu":
+    on_cpu = x.device.type == "cpu"
+    if on_cpu:
         fits = HAS_NUMBA and x.dtype in CPU_DTYPES and num_regions <= _cpu.MAX_REGIONS
-        module, works = _cpu, numba_works
     else:
         fits = HAS_TRITON and _gpu.supports(x, num_regions, kind)
-        module, works = _gpu, _always
     if not fits:
         return _plain
+    module = _cpu if on_cpu else _gpu
     if torch.compiler.is_compiling():
         return _plain if _is_exporting() else module
     given = [x, *(other for other in others if other is not None)]
@@ -216,7 +217,9 @@ def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> 
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
-    return module if not visible and works() else _plain
+    if visible or not (numba_works() if on_cpu else _gpu.works(x)):
+        return _plain
+    return module
 
 
 # A subclass (a fake tensor, a distributed one) has a way of its own to run operations.
