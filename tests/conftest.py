@@ -15,6 +15,12 @@ PhotoMaker = Callable[..., Image.Image]
 FolderMaker = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -305,7 +305,7 @@ def test_features_on_a_gpu_choose_the_kernels_where_they_fit(
 def test_a_gpu_on_which_no_kernel_runs_gets_the_plain_path_and_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
 
     _gpu._works.cache_clear()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.ops import channel_mean_max, region_norm, region_norm_per_pixel
+from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
 from regionnorm.ops.region_norm import parse_stats
 
 __all__ = ["LearnableRegionNorm2d", "RegionNorm2d", "resize_mask"]
@@ -147,13 +149,12 @@ class LearnableRegionNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
-        response = self.spatial_response(x)
-        gamma, beta = self.affine(response).chunk(2, dim=1)
-        return region_norm_per_pixel(
+        return learnable_region_norm(
             x,
-            self.region_mask(response),
-            1 + gamma,
-            beta,
+            self.response.weight,
+            self.affine.weight,
+            cast(Tensor, self.affine.bias),
+            threshold=self.threshold,
             stats=self.stats,
             eps=self.eps,
             activation=self.activation,

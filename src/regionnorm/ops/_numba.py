@@ -19,11 +19,13 @@ from typing import Any
 # Imported by name: what types numba declares do not fit what its compiler takes.
 numba: Any = importlib.import_module("numba")
 ir: Any = importlib.import_module("llvmlite.ir")
+llvm: Any = importlib.import_module("llvmlite.binding")
 types = numba.types
 
 __all__ = ["compile_kernel"]
 
 BLOCK = 4096  # pixels of a plane taken at a time: they stay in the first-level cache
+PILOT, ENOUGH = 256, 8  # pixels looked at for a rough mean, and how many of a region will do
 NUM_SLOTS = 24
 
 # Slots of a call. Kernels with other needs reuse the slots of what they do not have.
@@ -128,6 +130,30 @@ def read(source: Any, constant: bool) -> Any:
     return result(source, types.int64), generate
 
 
+class BFloat(ir.Type):  # type: ignore[misc]
+    """The compiler's own bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+# Without the instruction the compiler would call a library function that is not there.
+HAS_ROUNDING = bool(llvm.get_host_cpu_features().get("avx512bf16"))
+
+
+def round_to_bfloat16(builder: Any, value: Any) -> Any:
+    """The upper half of a float32, rounded to nearest even."""
+    if HAS_ROUNDING:
+        return builder.bitcast(builder.fptrunc(value, BFloat()), ir.IntType(16))
+    word = ir.IntType(32)
+    bits = builder.bitcast(value, word)
+    odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+    rounded = builder.add(bits, builder.add(odd, word(0x7FFF)))
+    not_a_number = builder.fcmp_unordered("uno", value, value)
+    high = builder.select(not_a_number, word(0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(high, word(16)), ir.IntType(16))
+
+
 @intrinsic
 def store(typing: Any, target: Any, index: Any, value: Any) -> Any:
     """``target[index] = value``; float32 is rounded to nearest even for bfloat16."""
@@ -138,13 +164,7 @@ def store(typing: Any, target: Any, index: Any, value: Any) -> Any:
         place = builder.gep(arguments[0], [arguments[1]], inbounds=True)
         value = arguments[2]
         if element == types.uint16:
-            word = ir.IntType(32)
-            bits = builder.bitcast(value, word)
-            odd = builder.and_(builder.lshr(bits, word(16)), word(1))
-            rounded = builder.add(bits, builder.add(odd, word(0x7FFF)))
-            not_a_number = builder.fcmp_unordered("uno", value, value)
-            high = builder.select(not_a_number, word(0x7FC00000), rounded)
-            value = builder.trunc(builder.lshr(high, word(16)), ir.IntType(16))
+            value = round_to_bfloat16(builder, value)
         builder.store(value, place)
         return context.get_dummy_value()
 
@@ -234,7 +254,17 @@ def block_means(x: Any, start: Any, labels: Any, offset: Any, length: Any) -> An
         total1 = plus(total1, value if inside else f32(0))
         hole = plus(hole, f32(1) if inside else f32(0))
     known = f32(length) - hole
-    return total0 / max(known, f32(1)), total1 / max(hole, f32(1))
+    return total0 / max(known, f32(1)), total1 / max(hole, f32(1)), known, hole
+
+
+@jit
+def rough_means(x: Any, start: Any, labels: Any, offset: Any, length: Any) -> Any:
+    """As ``block_means``, from the first pixels alone where they show enough of both regions."""
+    size = min(length, PILOT)
+    rough0, rough1, known, hole = block_means(x, start, labels, offset, size)
+    if size < length and (known < ENOUGH or hole < ENOUGH):
+        rough0, rough1, known, hole = block_means(x, start, labels, offset, length)
+    return rough0, rough1
 
 
 @jit
@@ -248,7 +278,7 @@ def pair_moments(x: Any, start: Any, labels: Any, offset: Any, length: Any, mome
         size = min(BLOCK, length - begin)
         shift0, shift1 = f32(load(moments, 1)), f32(load(moments, 4))
         if load(moments, 0) == 0 or load(moments, 3) == 0:
-            rough0, rough1 = block_means(x, start + begin, labels, offset + begin, size)
+            rough0, rough1 = rough_means(x, start + begin, labels, offset + begin, size)
             shift0 = rough0 if load(moments, 0) == 0 else shift0
             shift1 = rough1 if load(moments, 3) == 0 else shift1
         total0 = total1 = squares0 = squares1 = hole = f32(0)

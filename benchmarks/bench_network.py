@@ -1,0 +1,174 @@
+"""Speed of the whole generator, of a training step and of a cold start, as ratios.
+
+Both sides of a ratio are measured in turns in one process; a figure is the ratio of medians. Saves
+``out/bench/network.json`` and ``out/bench/network.md``.
+
+    python benchmarks/bench_network.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from regionnorm.imaging import atomic_path
+from regionnorm.inpainter import Inpainter
+from regionnorm.models import create_model
+
+# What the figures are held against.
+TARGETS = {
+    "generator float32, rn / baseline-in": 1.0,
+    "generator rn, bfloat16 / float32": 0.5,
+    "training step float32, rn / baseline-in": 1.2,
+    "second start / (2 x import torch + forward)": 1.0,
+}
+
+
+def photo_and_mask(size: int, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Noise with an irregular hole."""
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch, 1, 9, 9, generator=random)
+    mask = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return torch.rand(batch, 3, size, size, generator=random), (mask > mask.median()).float()
+
+
+def in_turns(candidates: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Median seconds of each candidate; one warm-up each, then rounds over all."""
+    for run in candidates.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeat):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def generator(width: int, repeat: int) -> dict[str, float]:
+    """One 256x256 photo, no gradient."""
+    image, mask = photo_and_mask(256)
+    networks = {name: create_model(name, width=width).eval() for name in ("rn", "baseline-in")}
+
+    def forward(name: str, half: bool) -> Callable[[], object]:
+        def run() -> object:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                return networks[name](image, mask)
+
+        return run
+
+    seconds = in_turns(
+        {f"{n} {h}": forward(n, h == "bf16") for n in networks for h in ("fp32", "bf16")}, repeat
+    )
+    return {
+        "generator float32, rn / baseline-in": seconds["rn fp32"] / seconds["baseline-in fp32"],
+        "generator bfloat16, rn / baseline-in": seconds["rn bf16"] / seconds["baseline-in bf16"],
+        "generator rn, bfloat16 / float32": seconds["rn bf16"] / seconds["rn fp32"],
+        "generator float32, rn, seconds": seconds["rn fp32"],
+    }
+
+
+def training_step(repeat: int) -> dict[str, float]:
+    """Forward, backward and Adam at width 32, 128 px, batch 8."""
+    image, mask = photo_and_mask(128, batch=8)
+
+    def step(name: str, half: bool) -> Callable[[], object]:
+        network = create_model(name, width=32)
+        optimizer = torch.optim.Adam(network.parameters())
+
+        def run() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                output = network(image, mask)
+            (output - image).abs().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    seconds = in_turns(
+        {f"{n} {h}": step(n, h == "bf16") for n in ("rn", "baseline-in") for h in ("fp32", "bf16")},
+        repeat,
+    )
+    return {
+        f"training step {word}, rn / baseline-in": seconds[f"rn {h}"] / seconds[f"baseline-in {h}"]
+        for h, word in (("fp32", "float32"), ("bf16", "bfloat16"))
+    }
+
+
+def cold_start(repeat: int) -> dict[str, float]:
+    """``regionnorm inpaint`` of one 512x512 photo, after a first start that compiles kernels."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image, mask = photo_and_mask(512)
+        pixels = (image[0].permute(1, 2, 0) * 255).byte().numpy()
+        photo, hole = Image.fromarray(pixels), Image.fromarray(np.uint8(mask[0, 0] * 255))
+        photo.save(folder / "photo.png")
+        hole.save(folder / "mask.png")
+        command = [sys.executable, "-m", "regionnorm", "inpaint", str(folder / "photo.png")]
+        command += ["--mask", str(folder / "mask.png"), "-o", str(folder / "o.png"), "--overwrite"]
+
+        def start(*arguments: str) -> Callable[[], object]:
+            return lambda: subprocess.run(arguments, check=True, capture_output=True)
+
+        inpainter = Inpainter()
+        seconds = in_turns(
+            {
+                "start": start(*command),
+                "torch": start(sys.executable, "-c", "import torch"),
+                "fill": lambda: inpainter(photo, hole),
+            },
+            repeat,
+        )
+    allowed = 2 * seconds["torch"] + seconds["fill"]
+    return {
+        "second start / (2 x import torch + forward)": seconds["start"] / allowed,
+        "second start, seconds": seconds["start"],
+        "import torch, seconds": seconds["torch"],
+        "forward at 512x512, seconds": seconds["fill"],
+    }
+
+
+def to_markdown(figures: dict[str, float]) -> str:
+    """A table of figures with their targets."""
+    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    lines = [f"PyTorch {torch.__version__}, {machine}", "", "| figure | measured | target |"]
+    lines.append("| --- | ---: | ---: |")
+    for name, value in figures.items():
+        target = f"<= {TARGETS[name]:g}" if name in TARGETS else ""
+        lines.append(f"| {name} | {value:.2f} | {target} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--width", type=int, default=64, help="of the generator")
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    arguments = parser.parse_args()
+
+    figures = generator(arguments.width, arguments.repeat)
+    figures |= training_step(max(3, arguments.repeat // 2))
+    figures |= cold_start(max(3, arguments.repeat // 2))
+    table = to_markdown(figures)
+    for name, text in (("network.json", json.dumps(figures, indent=2)), ("network.md", table)):
+        with atomic_path(arguments.out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
