@@ -349,6 +349,18 @@ def test_train_refuses_to_overwrite_a_run(
     assert run_cli(*arguments, *SETTINGS, "--resume")[0] == 0
 
 
+def test_a_resumed_run_goes_on_with_its_own_recipe(
+    run_cli: RunCli, photo_folder: FolderMaker, tmp_path: Path
+) -> None:
+    arguments = ("train", "released", "--data", photo_folder(2), "--out", tmp_path / "run")
+    assert run_cli(*arguments, *SETTINGS)[0] == 0
+    before = (tmp_path / "run" / "recipe.json").read_text()
+    assert run_cli(*arguments, "--resume")[0] == 0
+    assert (tmp_path / "run" / "recipe.json").read_text() == before
+    code, _, err = run_cli("train", "paper", *arguments[2:], "--resume")
+    assert (code, "'released', not 'paper'" in err) == (2, True)
+
+
 def test_interrupted_training_says_how_to_go_on(
     run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

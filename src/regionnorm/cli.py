@@ -109,8 +109,9 @@ def inpaint(
 ) -> int:
     """Fill the hole of a photo, or of a folder of photos.
 
-    The result has the photo's size, and its pixels outside the hole are the photo's own. In
-    folders, photos and masks are paired by file stem; what fails is named at the end.
+    The result has the photo's size, and its pixels outside the hole are the photo's own, to the
+    byte in lossless formats (PNG, TIFF, WebP, BMP). In folders, photos and masks are paired by
+    file stem; what fails is named at the end.
 
     \b
     Example:
@@ -192,7 +193,7 @@ def train(
     """Train a network by a recipe.
 
     The resolved recipe, logs, sample pictures, checkpoints and weights go to the run's folder.
-    Ctrl-C saves first.
+    Ctrl-C saves first; --resume goes on with the run's own recipe, changed by --set if given.
 
     \b
     Example:
@@ -202,11 +203,20 @@ def train(
     """
     from regionnorm.recipes import get_recipe
     from regionnorm.training import train as run
+    from regionnorm.training.recipe import recipe_from_json, with_overrides
 
     overrides = _settings(settings or [])
     launch = {"devices": devices, "nodes": nodes, "strategy": strategy, "precision": precision}
     overrides |= {key: str(value) for key, value in launch.items() if value is not None}
-    finished = run(get_recipe(recipe, overrides), data=data, val=val, out=out, resume=resume)
+    # A resumed run goes on with its own recipe; what is typed now changes it on purpose.
+    saved = out / "recipe.json"
+    if resume and saved.is_file():
+        chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
+        if chosen.name != recipe:
+            raise ValueError(f"{out} was started with recipe {chosen.name!r}, not {recipe!r}")
+    else:
+        chosen = get_recipe(recipe, overrides)
+    finished = run(chosen, data=data, val=val, out=out, resume=resume)
     if finished is False:
         print("Interrupted and saved; to go on, add --resume to the command", file=sys.stderr)
         return 130

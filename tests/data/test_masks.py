@@ -195,6 +195,17 @@ def test_a_mask_folder_uses_all_of_its_files(tmp_path: Path, rng: np.random.Gene
     assert len({round(float(folder(32, 32, rng).mean()), 4) for _ in range(60)}) == 3
 
 
+def test_a_mask_folder_passes_over_damaged_files(tmp_path: Path, rng: np.random.Generator) -> None:
+    Image.fromarray(interval_mask(32, 32, (0.1, 0.2), rng)).save(tmp_path / "good.png")
+    for name in ("a", "z"):
+        (tmp_path / f"{name}.png").write_bytes(b"not an image")
+    folder = MaskFolder(tmp_path)
+    assert all(folder(32, 32, rng).any() for _ in range(20))
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(ValueError, match="none of its 2 mask images"):
+        MaskFolder(tmp_path)(32, 32, rng)
+
+
 def test_an_empty_mask_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no mask images"):
         MaskFolder(tmp_path)

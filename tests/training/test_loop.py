@@ -161,6 +161,45 @@ def test_a_run_is_not_overwritten(photo_folder: Folder, tmp_path: Path) -> None:
         train(tiny(1), data=[photos], out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(
+    damage: bytes, photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    train(tiny(1), data=[photos], out=run)
+    (run / "checkpoint.pt").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt") as caught:
+        train(tiny(2), data=[photos], out=run, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    train(tiny(2), data=[photos], out=run)
+    good = (run / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        train(tiny(8, lr=1e38, losses=Losses()), data=[photos], out=run, resume=True)
+    assert (run / "checkpoint.pt").read_bytes() == good
+
+
+def test_two_processes_share_a_run(photo_folder: Folder, tmp_path: Path) -> None:
+    code = SCRIPT.replace("save_every=20", "save_every=2, devices=2, strategy='ddp'").format(
+        folder=str(Path(__file__).parent),
+        photos=str(photo_folder(3)),
+        run=str(tmp_path / "run"),
+        steps=4,
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 4
+    assert load_pretrained(tmp_path / "run").name == "rn"
+
+
 def test_resuming_another_network_is_refused_in_one_line(
     photo_folder: Folder, tmp_path: Path
 ) -> None:

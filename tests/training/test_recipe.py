@@ -48,11 +48,13 @@ def test_overrides_are_converted_and_reach_inside() -> None:
         ("losses.colour", "1", "no field 'colour'"),
         ("batch.x", "1", "no fields inside"),
         ("precision", "64", "precision"),
+        ("min_scale", "0.95", "above max_scale"),
+        ("size", "16", "discriminator needs"),
     ],
 )
 def test_wrong_overrides_are_named_in_one_line(key: str, value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        get_recipe("paper", {key: value})
+        get_recipe("paper", {"max_scale": "0.9", key: value})
     assert "\n" not in str(caught.value)
     assert value in str(caught.value)
 

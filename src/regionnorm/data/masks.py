@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -301,13 +302,23 @@ class MaskFolder:
         return len(self.files)
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> Mask:
-        """Return a ``np.bool_`` mask ``[height, width]``; raises ``OSError`` for a bad file."""
-        path = self.files[int(rng.integers(len(self.files)))]
+        """Return a ``np.bool_`` mask ``[height, width]``, passing over files that are damaged.
+
+        Raises:
+            ValueError: If none of the files can be read.
+        """
+        start = int(rng.integers(len(self.files)))
         flip_x, flip_y = rng.random(2) < 0.5
-        mask = _resize_nearest(read_mask(path), height, width)
+        mask = _resize_nearest(self._first_readable(start), height, width)
         mask = mask[:, ::-1] if flip_x else mask
         mask = mask[::-1] if flip_y else mask
         return np.ascontiguousarray(mask)
+
+    def _first_readable(self, start: int) -> Mask:
+        for step in range(len(self.files)):
+            with suppress(OSError, ValueError):
+                return read_mask(self.files[(start + step) % len(self.files)])
+        raise ValueError(f"{self.path}: none of its {len(self.files)} mask images can be read")
 
 
 def _resize_nearest(mask: Mask, height: int, width: int) -> Mask:

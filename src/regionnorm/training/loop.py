@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, cast
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from regionnorm._extras import require
 from regionnorm.checkpoints import save_weights
 from regionnorm.data import (
     CenterSquare,
@@ -31,6 +32,9 @@ from regionnorm.training.logs import Logs, Meter, save_grid
 from regionnorm.training.recipe import Recipe, recipe_to_json
 from regionnorm.training.state import TrainingState
 from regionnorm.training.steps import train_step
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 __all__ = ["learning_rate", "train"]
 
@@ -72,7 +76,7 @@ def train(
         raise ValueError(f"{out} already holds a run; use --resume to go on, or another --out")
     source = open_source(data)
     judge = None if val is None else open_source(val)
-    fabric = Fabric(
+    fabric = require("lightning.fabric", extra="train").Fabric(
         accelerator=recipe.accelerator,
         devices=recipe.devices,
         num_nodes=recipe.nodes,
@@ -83,8 +87,9 @@ def train(
     state = TrainingState(fabric, recipe)
     if checkpoint.exists():
         state.load(checkpoint)
-    with atomic_path(out / "recipe.json") as temporary:
-        temporary.write_text(recipe_to_json(recipe))
+    if fabric.is_global_zero:
+        with atomic_path(out / "recipe.json") as temporary:
+            temporary.write_text(recipe_to_json(recipe))
     run = _Run(fabric, recipe, state, source, judge, out)
     return run.to_end()
 
@@ -125,6 +130,7 @@ class _Run:
             _stop_signals() as stopped,
             Meter(state.step, recipe.steps, quiet=not self.chief) as meter,
         ):
+            meter.say(recipe_to_json(recipe))
             self._sample()
             for image, mask, skipped in self._batches():
                 values = self._step(image, mask)
@@ -136,9 +142,10 @@ class _Run:
                     self._sample()
                 if state.step % recipe.val_every == 0 or state.step == recipe.steps:
                     self._validate(meter)
-                if stopped or self._save_is_due():
+                stop, save = self._decide(stopped)
+                if stop or save:
                     self._save()
-                if stopped:
+                if stop:
                     meter.say(f"stopped at step {state.step}; the checkpoint is saved")
                     break
             self._save()
@@ -176,6 +183,7 @@ class _Run:
             batch_sampler=positions,
             num_workers=recipe.workers,
             pin_memory=fabric.device.type == "cuda",
+            worker_init_fn=_ignore_interrupts,
             # The loader draws a seed; from its own generator, so that resuming changes nothing.
             generator=torch.Generator().manual_seed(recipe.seed),
         )
@@ -196,15 +204,19 @@ class _Run:
             self.logs.write(step, scalars)
         return scalars
 
-    def _save_is_due(self) -> bool:
-        """Whether to save now; the clock of the first process decides for all."""
+    def _decide(self, stopped: list[int]) -> tuple[bool, bool]:
+        """Whether to stop and whether to save after this step: all processes do the same."""
         late = time.monotonic() - self.saved > 60 * self.recipe.save_minutes
-        late = bool(self.fabric.broadcast(late))
-        return late or self.state.step % self.recipe.save_every == 0
+        due = late or self.state.step % self.recipe.save_every == 0
+        votes = torch.tensor([bool(stopped), due], dtype=torch.float32, device=self.fabric.device)
+        stop, save = cast(Tensor, self.fabric.all_reduce(votes, reduce_op="sum")) > 0
+        return bool(stop), bool(save)
 
     def _save(self) -> None:
-        self.state.save(self.out / CHECKPOINT)
+        # The weights first: they are refused if they are not finite, and then the last good
+        # checkpoint is still there.
         self._save_weights("weights.safetensors")
+        self.state.save(self.out / CHECKPOINT)
         self.saved = time.monotonic()
 
     def _save_weights(self, name: str, **metadata: str) -> None:
@@ -270,6 +282,11 @@ def _positions(steps: range, batch: int, rank: int, world: int) -> list[list[int
         list(range((step * world + rank) * batch, (step * world + rank + 1) * batch))
         for step in steps
     ]
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which still needs its workers to finish the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 __all__ = ["Losses", "Recipe", "recipe_from_json", "recipe_to_json", "with_overrides"]
 
 _CONFIG = ConfigDict(extra="forbid")
+DISCRIMINATOR_SIZE = 24  # three halvings and two more convolutions of size 4 leave one pixel
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -91,6 +92,13 @@ class Recipe:
     val_photos: int = Field(default=24, ge=1)
     save_every: int = Field(default=1000, ge=1)
     save_minutes: float = Field(default=5.0, gt=0)
+
+    def __post_init__(self) -> None:
+        """Refuse what no single field's range can."""
+        if self.min_scale > self.max_scale:
+            raise ValueError(f"min_scale {self.min_scale} is above max_scale {self.max_scale}")
+        if self.needs_discriminator and self.size < DISCRIMINATOR_SIZE:
+            raise ValueError(f"the discriminator needs size {DISCRIMINATOR_SIZE} or more")
 
     @property
     def needs_discriminator(self) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from regionnorm.imaging import atomic_path
@@ -15,6 +15,9 @@ from regionnorm.models import InpaintingModel, PatchDiscriminator, create_model
 from regionnorm.nn.vgg import load_vgg19
 from regionnorm.training.recipe import Recipe
 from regionnorm.training.steps import Networks
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 __all__ = ["TrainingState"]
 
@@ -59,9 +62,10 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write everything, under a temporary name first, so that a kill leaves the old file."""
-        with atomic_path(path) as temporary:
-            self.fabric.save(temporary, self._state())
-            self.fabric.barrier()
+        if self.fabric.is_global_zero:
+            with atomic_path(path) as temporary:
+                torch.save(self._state(), temporary)
+        self.fabric.barrier()
 
     def load(self, path: Path) -> None:
         """Restore what :meth:`save` wrote.
@@ -73,23 +77,27 @@ class TrainingState:
             state = torch.load(path, map_location="cpu", weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
-        except (KeyError, RuntimeError, EOFError) as error:
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        except (EOFError, UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged; start again with another --out") from error
+        except (KeyError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise ValueError(f"{path} does not fit this recipe: {first}") from error
         self.step, self.skipped, self.best = state["step"], state["skipped"], state["best"]
         torch.set_rng_state(state["random"])
-        if state["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        if state["random_cuda"] is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.fabric.device)
 
     def _state(self) -> dict[str, Any]:
-        cuda: list[Tensor] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        on_cuda = self.fabric.device.type == "cuda"
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
             "step": self.step,
             "skipped": self.skipped,
             "best": self.best,
             "random": torch.get_rng_state(),
-            "random_cuda": cuda,
+            "random_cuda": torch.cuda.get_rng_state(self.fabric.device) if on_cuda else None,
+            "precision": self.fabric.strategy.precision.state_dict(),
         }
 
     def _parts(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,6 +18,9 @@ from regionnorm.losses import (
     style_loss,
 )
 from regionnorm.training.recipe import Losses
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 __all__ = ["Networks", "train_step"]
 
@@ -66,7 +69,10 @@ def train_step(
     networks.optimizer.zero_grad(set_to_none=True)
     fabric.backward(total)
     if clip:
-        fabric.clip_gradients(networks.generator, networks.optimizer, max_norm=clip)
+        # Not an error: half precision's loss scaling meets infinite gradients and skips the step.
+        fabric.clip_gradients(
+            networks.generator, networks.optimizer, max_norm=clip, error_if_nonfinite=False
+        )
     networks.optimizer.step()
     return values | {name: part.detach() for name, part in parts.items()}
 
