@@ -74,7 +74,8 @@ def test_a_run_leaves_weights_log_samples_and_recipe(photo_folder: Folder, tmp_p
     assert train(tiny(4, val_every=2), data=[photos], val=photos, out=run)
     assert load_pretrained(run).name == "rn"
     assert read_metadata(run / "best.safetensors")["recipe"] == "tiny"
-    assert Image.open(run / "samples" / "0000004.png").size == (96, 32 * 6)
+    with Image.open(run / "samples" / "0000004.png") as grid:
+        assert grid.size == (96, 32 * 6)
     with (run / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {row["name"] for row in rows}
