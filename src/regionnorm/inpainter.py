@@ -50,7 +50,7 @@ class Inpainter:
             which is put into evaluation mode.
         device: Where to run; None leaves a module where it is and picks the best device otherwise.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or None for bf16 where the device computes in
-            it natively: it takes about half the time and changes a filled pixel by about a tenth
+            it natively: it takes about 0.6 of the time and changes a filled pixel by about a fifth
             of a grey level.
 
     Example:
@@ -80,7 +80,10 @@ class Inpainter:
 
             self.device = pick_device(device)
             name = None if model is None else os.fspath(model)
-            self.model = load_pretrained(name, device=str(self.device))
+            # Channels-last: measured 5 to 17 % faster with the shipped weights, in both precisions.
+            self.model = load_pretrained(name, device=str(self.device)).to(
+                memory_format=torch.channels_last  # type: ignore[call-overload]
+            )
         self.model.eval()
         self._autocast = _autocast_dtype(precision, self.device)
 
