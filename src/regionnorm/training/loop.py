@@ -143,13 +143,15 @@ class _Run:
                 if state.step % recipe.val_every == 0 or state.step == recipe.steps:
                     self._validate(meter)
                 stop, save = self._decide(stopped)
-                if stop or save:
-                    self._save()
-                if stop:
-                    meter.say(f"stopped at step {state.step}; the checkpoint is saved")
+                if stop or state.step == recipe.steps:
                     break
+                if save:
+                    self._save()
             self._save()
-            self._sample()
+            if state.step < recipe.steps:
+                meter.say(f"stopped at step {state.step}; the checkpoint is saved")
+            if state.step % recipe.sample_every:
+                self._sample()
         if self.logs is not None:
             self.logs.close()
         return state.step >= recipe.steps
