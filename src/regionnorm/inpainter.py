@@ -31,6 +31,7 @@ from regionnorm.imaging import (
     write_image,
 )
 from regionnorm.models.base import MIN_SIZE
+from regionnorm.nn.precision import cast_convolutions
 
 __all__ = ["BatchReport", "Inpainter", "inpaint_path"]
 
@@ -86,6 +87,8 @@ class Inpainter:
             )
         self.model.eval()
         self._autocast = _autocast_dtype(precision, self.device)
+        if self._autocast is not None and not isinstance(model, nn.Module):
+            cast_convolutions(self.model, self._autocast)
 
     def __call__(self, image: Image.Image | Array, mask: Image.Image | Array) -> Image.Image:
         """Fill the hole.

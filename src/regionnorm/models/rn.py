@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from regionnorm.models.base import InpaintingModel
+from regionnorm.nn.convolution import NarrowConv2d, PaddedConv2d
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.prefill import push_pull
 from regionnorm.nn.region_norm import resize_mask
@@ -33,7 +34,7 @@ class RNGenerator(InpaintingModel):
             fourth channel because the fill hides it; the network adds a residual to the fill.
     """
 
-    stride: ClassVar[int] = 4
+    stride = 4
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class RNGenerator(InpaintingModel):
         channels = 4 if prefill == "diffusion" else 3
         self.encoder = nn.ModuleList(
             [
-                nn.Conv2d(channels, width, 7, padding=3, padding_mode="reflect"),
+                PaddedConv2d(channels, width, 7, padding=3, padding_mode="reflect"),
                 nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
                 nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
             ]
@@ -79,7 +80,7 @@ class RNGenerator(InpaintingModel):
             [_upsampler(4 * width, 2 * width, upsample), _upsampler(2 * width, width, upsample)]
         )
         self.decoder_norms = nn.ModuleList([norm(decoder, 2 * width), norm(decoder, width)])
-        self.output = nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        self.output = NarrowConv2d(width, 3, 7, padding=3, padding_mode="reflect")
         self._initialise(residual)
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -144,9 +145,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, first_norm: MaskedNorm, second_norm: MaskedNorm) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=2, dilation=2, padding_mode="reflect")
+        self.first = PaddedConv2d(
+            channels, channels, 3, padding=2, dilation=2, padding_mode="reflect"
+        )
         self.first_norm = first_norm
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.second = PaddedConv2d(channels, channels, 3, padding=1, padding_mode="reflect")
         self.second_norm = second_norm
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
