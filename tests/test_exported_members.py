@@ -21,6 +21,7 @@ def test_public_names_are_the_documented_ones() -> None:
         "LearnableRegionNorm2d",
         "RegionNorm2d",
         "__version__",
+        "convert_region_norm",
         "create_model",
         "list_models",
         "load_pretrained",

@@ -1,4 +1,4 @@
-"""Models and photos in, a table of PSNR, SSIM and l1 by masked area out."""
+"""Models and photos in, a table of PSNR, SSIM, l1 and others by masked area out."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from regionnorm.data import (
 from regionnorm.devices import pick_device
 from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, read_mask
 from regionnorm.metrics import METRICS, MetricPreset, compute_metrics, get_preset
+from regionnorm.perceptual import PairMetric, SetMetric
 from regionnorm.report import Case, Report, interval_label, make_report
 
 Filler = Callable[[Tensor, Tensor], Tensor]
@@ -46,6 +47,8 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 8,
     difference_to: str | None = None,
+    further: Mapping[str, PairMetric] | None = None,
+    fid: Callable[[], SetMetric] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Let models fill the same photos under the same masks, and measure the results.
@@ -69,6 +72,9 @@ def evaluate(
         seed: Seeds the fixed masks and the bootstrap.
         batch_size: How many photos a model gets at once.
         difference_to: Also report each model's PSNR minus this one's, photo by photo.
+        further: More measures by name, see :func:`regionnorm.perceptual.make_metrics`.
+        fid: Makes an empty measure of sets, :class:`regionnorm.perceptual.FrechetDistance`; one
+            is kept for each model and interval.
         on_progress: Called with the number of finished and of all fillings.
 
     Raises:
@@ -89,13 +95,22 @@ def evaluate(
     photos = _read_photos(source, count, size, smallest, skipped)
 
     cases: list[Case] = []
-    values: dict[str, dict[str, list[float]]] = {m: {k: [] for k in METRICS} for m in models}
+    further = further or {}
+    columns = (*METRICS, *further)
+    values: dict[str, dict[str, list[float]]] = {m: {k: [] for k in columns} for m in models}
+    sets = _sets(fid, models, mask_set.intervals)
     done = 0
     for batch in _batches(_pairs(photos, mask_set), batch_size):
         cases += batch.cases
         for name, model in models.items():
-            for metric, column in _measure(name, model, batch, chosen).items():
-                values[name][metric] += column.tolist()
+            result, image = _fill(name, model, batch)
+            measured = compute_metrics(result, image, chosen)
+            measured |= {key: metric(result, image) for key, metric in further.items()}
+            for metric_name, column in measured.items():
+                values[name][metric_name] += column.tolist()
+            for i, case in enumerate(batch.cases if sets else ()):
+                for group in (case.interval, None):
+                    sets[name, group].update(result[i : i + 1], image[i : i + 1])
             done += len(batch.cases)
             if on_progress is not None:
                 on_progress(done, total)
@@ -115,7 +130,18 @@ def evaluate(
         size=size,
         masks=mask_set.description,
         skipped=skipped,
+        fid={key: measure.compute() for key, measure in sets.items()} if sets else None,
     )
+
+
+def _sets(
+    make: Callable[[], SetMetric] | None, models: Iterable[str], intervals: Iterable[Interval]
+) -> dict[tuple[str, Interval | None], SetMetric]:
+    """An empty measure of sets for each model in each interval and in all together."""
+    if make is None:
+        return {}
+    groups: list[Interval | None] = [*intervals, None]
+    return {(model, group): make() for model in models for group in groups}
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -320,8 +346,8 @@ def _batches(pairs: Iterable[tuple[Case, Tensor, Tensor]], batch_size: int) -> I
         yield batch
 
 
-def _measure(name: str, model: Filler, batch: _Batch, preset: MetricPreset) -> dict[str, Tensor]:
-    """Fill, composite and measure a batch, on the device that the model answers on."""
+def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor]:
+    """Composited results and photos of a batch, on the device that the model answers on."""
     image, mask = torch.cat(batch.images), torch.cat(batch.masks)
     with torch.inference_mode():
         # Models see what a user would give them: nothing of the photo is left under the hole.
@@ -333,13 +359,13 @@ def _measure(name: str, model: Filler, batch: _Batch, preset: MetricPreset) -> d
             )
         image, mask = image.to(output.device), mask.to(output.device)
         result = composite(image, output.float(), mask)
-        if not bool(result.isfinite().all()):
-            bad = next(i for i, photo in enumerate(result) if not bool(photo.isfinite().all()))
-            raise ValueError(
-                f"model {name!r} returned values that are not finite"
-                f" for {batch.cases[bad].photo}; its weights may be damaged"
-            )
-        return compute_metrics(result, image, preset)
+    if not bool(result.isfinite().all()):
+        bad = next(i for i, photo in enumerate(result) if not bool(photo.isfinite().all()))
+        raise ValueError(
+            f"model {name!r} returned values that are not finite"
+            f" for {batch.cases[bad].photo}; its weights may be damaged"
+        )
+    return result, image
 
 
 def _check_arguments(

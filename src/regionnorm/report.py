@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 _RESAMPLES, _BLOCK = 1000, 100
 _CONFIDENCE = 0.95
 _DECIMALS = 6  # of every number that is kept, so that a report read back from JSON is the same
-_HEADINGS = {"psnr": "PSNR, dB", "ssim": "SSIM", "l1": "l1, %"}
-_DIGITS = {"psnr": 2, "ssim": 4, "l1": 2}
+_HEADINGS = {
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "l1": "l1, %",
+    "feature_distance": "feature distance (not LPIPS)",
+    "lpips": "LPIPS",
+}
+_DIGITS = {"psnr": 2, "ssim": 4, "l1": 2}  # 4 for others
+_HIGH_IS_BETTER = ("psnr", "ssim")
 
 _Array = npt.NDArray[np.float64]
 
@@ -52,6 +59,8 @@ class Row:
         l1: In percent.
         difference: PSNR minus the reference's on the same photos and masks, in dB; None for the
             reference itself and when there is none.
+        extra: Further measures by name, low = better.
+        fid: Frechet inception distance of the whole group; None if it was not asked for.
     """
 
     model: str
@@ -61,6 +70,13 @@ class Row:
     ssim: Estimate
     l1: Estimate
     difference: Estimate | None = None
+    extra: Mapping[str, Estimate] = field(default_factory=dict)
+    fid: float | None = None
+
+    def get(self, metric: str) -> Estimate:
+        """The estimate of a metric by its name."""
+        found: Estimate = self.extra[metric] if metric in self.extra else getattr(self, metric)
+        return found
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,8 @@ class Report:
     Attributes:
         rows: Interval by interval, then all together; inside each, the models as given.
         cases: What was filled.
-        values: Model to metric (``"psnr"``, ``"ssim"``, ``"l1"``) to one value per case.
+        values: Model to metric (``"psnr"``, ``"ssim"``, ``"l1"`` and further ones) to one value
+            per case.
         preset: Name of the metric preset, or the definition itself where it has none.
         size: Side of the photos in pixels; None when each kept its own.
         masks: Where the masks came from, in words.
@@ -200,6 +217,7 @@ def make_report(
     size: int | None = None,
     masks: str = "",
     skipped: Sequence[str] = (),
+    fid: Mapping[tuple[str, Interval | None], float] | None = None,
 ) -> Report:
     """Average values per model and interval, with bootstrap 95 % intervals over photos.
 
@@ -215,9 +233,10 @@ def make_report(
         size: Kept in the report.
         masks: Kept in the report.
         skipped: Kept in the report.
+        fid: Frechet distances by model and interval, None for all together.
     """
     rounded = {
-        model: {name: tuple(round(float(v), _DECIMALS) for v in metrics[name]) for name in METRICS}
+        model: {name: tuple(round(float(v), _DECIMALS) for v in metrics[name]) for name in metrics}
         for model, metrics in values.items()
     }
     kept = [dataclasses.replace(c, area=round(c.area, _DECIMALS)) for c in cases]
@@ -233,8 +252,18 @@ def make_report(
         by_column = dict(zip(columns, estimates, strict=True))
         for model in rounded:
             metrics = {name: by_column[model, name] for name in METRICS}
-            difference = by_column.get((model, "difference"))
-            rows.append(Row(model, interval, int(chosen.sum()), **metrics, difference=difference))
+            further = {k: by_column[model, k] for k in rounded[model] if k not in METRICS}
+            rows.append(
+                Row(
+                    model,
+                    interval,
+                    int(chosen.sum()),
+                    **metrics,
+                    difference=by_column.get((model, "difference")),
+                    extra=further,
+                    fid=None if fid is None else round(fid[model, interval], _DECIMALS),
+                )
+            )
     return Report(
         rows=tuple(rows),
         cases=tuple(kept),
@@ -293,7 +322,7 @@ def _columns(
     columns = {
         (model, name): np.asarray(metrics[name], dtype=np.float64)
         for model, metrics in values.items()
-        for name in METRICS
+        for name in metrics
     }
     if difference_to is not None:
         for model in values:
@@ -312,6 +341,8 @@ def _row_from_json(row: Mapping[str, Any]) -> Row:
         row["n"],
         **{name: Estimate(**row[name]) for name in METRICS},
         difference=None if difference is None else Estimate(**difference),
+        extra={name: Estimate(**estimate) for name, estimate in row["extra"].items()},
+        fid=row["fid"],
     )
 
 
@@ -342,7 +373,11 @@ def _cells(
     report: Report, show: Callable[[Estimate, int, str], str]
 ) -> tuple[list[str], list[list[list[_Cell]]]]:
     """Return the headings, and per interval the rows of (text, is it the best) cells."""
-    headings = ["hole", "model", "n", *_HEADINGS.values()]
+    first = report.rows[0]
+    headings = ["hole", "model", "n"]
+    headings += [_HEADINGS.get(name, name) for name in (*METRICS, *first.extra)]
+    if first.fid is not None:
+        headings.append("FID")
     if report.difference_to is not None:
         headings.append(f"PSNR - {report.difference_to}, dB")
     groups: list[list[list[_Cell]]] = []
@@ -356,11 +391,14 @@ def _row_cells(
     row: Row, group: Sequence[Row], report: Report, show: Callable[[Estimate, int, str], str]
 ) -> list[_Cell]:
     cells = [(interval_label(row.interval), False), (row.model, False), (str(row.n), False)]
-    for name in METRICS:
-        estimate: Estimate = getattr(row, name)
-        means = [getattr(other, name).mean for other in group]
-        best = min(means) if name == "l1" else max(means)
-        cells.append((show(estimate, _DIGITS[name], ""), len(group) > 1 and estimate.mean == best))
+    for name in (*METRICS, *row.extra):
+        means = [other.get(name).mean for other in group]
+        best = max(means) if name in _HIGH_IS_BETTER else min(means)
+        text = show(row.get(name), _DIGITS.get(name, 4), "")
+        cells.append((text, len(group) > 1 and row.get(name).mean == best))
+    if row.fid is not None:
+        lowest = min(other.fid for other in group if other.fid is not None)
+        cells.append((f"{row.fid:.2f}", len(group) > 1 and row.fid == lowest))
     if report.difference_to is not None:
         text = "" if row.difference is None else show(row.difference, 2, "+")
         cells.append((text, False))

@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PERCEPTUAL_LAYERS", "STYLE_LAYERS", "VGGFeatures", "load_vgg19"]
+from regionnorm.nn.convolution import PaddedConv2d
+
+__all__ = ["PERCEPTUAL_LAYERS", "STYLE_LAYERS", "VGGFeatures", "find_vgg19", "load_vgg19"]
 
 #: Layers that EdgeConnect compares in its perceptual loss.
 PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -67,7 +69,7 @@ class VGGFeatures(nn.Module):
         self.convolutions = nn.ModuleDict()
         channels = 3
         for name in _needed_convolutions(self.layers):
-            self.convolutions[name] = nn.Conv2d(
+            self.convolutions[name] = PaddedConv2d(
                 channels, _CONVOLUTIONS[name], 3, padding=1, padding_mode=padding_mode
             )
             channels = _CONVOLUTIONS[name]
@@ -226,12 +228,25 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def find_vgg19() -> Path | None:
+    """The weights that :func:`load_vgg19` would take without a download, None if there are none."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named)
+    file = _official_file()
+    return file if file.is_file() else None
+
+
+def _official_file() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", OFFICIAL_URL.rpartition("/")[2])
+
+
 def _find_weights() -> Path:
     """The file that the environment names, else the official one, downloaded if need be."""
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named)
-    file = Path(torch.hub.get_dir(), "checkpoints", OFFICIAL_URL.rpartition("/")[2])
+    file = _official_file()
     if file.is_file():
         # The folder is shared with other programs, so a cached copy is checked too.
         if not _sha256(file).startswith(OFFICIAL_HASH):
