@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo app test check format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## fill holes in sample photos, into out/demo
 	$(BIN)/python examples/demo.py
 
+app: $(STAMP)  ## open the web app on http://127.0.0.1:7860
+	$(BIN)/regionnorm app
+
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
 
@@ -35,6 +38,9 @@ check: $(STAMP)  ## lint, format, types, import rules and tests
 format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(STAMP)  ## build the documentation, into out/site
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## run every benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
