@@ -17,9 +17,11 @@ from regionnorm.losses import (
     feature_distance,
     feature_matching_loss,
     generator_loss,
+    gradient_penalty,
     gram_matrix,
     perceptual_loss,
     reconstruction_loss,
+    spatial_discount,
     style_loss,
     total_variation_loss,
 )
@@ -46,9 +48,16 @@ def random_features(seed: int) -> dict[str, Tensor]:
     return {k: random(*s, seed=seed + i).relu() for i, (k, s) in enumerate(shapes.items())}
 
 
+def naive_discount(mask: Tensor, y: int, x: int) -> float:
+    """0.99 to the power of the chessboard distance from one pixel of ``[H, W]`` to a known one."""
+    known = (mask == 0).nonzero().tolist()
+    distances = [max(abs(y - v), abs(x - u)) for v, u in known]
+    return 0.99 ** max(0, min(distances) - 1) if distances else 1.0
+
+
 def naive_reconstruction(output: Tensor, target: Tensor, mask: Tensor, kind: str) -> float:
     batch, channels, height, width = output.shape
-    plain = weighted = holes = 0.0
+    plain = weighted = holes = inside = outside = 0.0
     for b in range(batch):
         for y in range(height):
             for x in range(width):
@@ -58,9 +67,13 @@ def naive_reconstruction(output: Tensor, target: Tensor, mask: Tensor, kind: str
                     error = abs(output[b, c, y, x].item() - target[b, c, y, x].item())
                     plain += error
                     weighted += error * (6 if hole else 1)
+                    inside += error * hole * naive_discount(mask[b, 0], y, x)
+                    outside += error * (1 - hole)
     plain, weighted = plain / output.numel(), weighted / output.numel()
     share = holes / mask.numel()
-    return {"l1": plain, "l1_over_hole_share": plain / share, "l1_weighted": weighted}[kind]
+    discounted = (inside + outside / ((1 - share) or 1)) / output.numel()
+    losses = {"l1": plain, "l1_over_hole_share": plain / share, "l1_weighted": weighted}
+    return {**losses, "l1_discounted": discounted}[kind]
 
 
 @pytest.mark.parametrize("kind", RECONSTRUCTION_KINDS)
@@ -74,6 +87,24 @@ def test_reconstruction_matches_naive_formula(
     for given in (mask, mask.bool(), mask.float()):
         loss = reconstruction_loss(output, target, given, kind=kind)
         assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_discount_falls_with_the_distance_to_the_known_pixels() -> None:
+    mask = torch.zeros(3, 1, 12, 9)
+    mask[0, :, 2:9, 1:8] = 1
+    mask[1, :, :, 4:] = 1
+    mask[2] = 1
+    discount = spatial_discount(mask, gamma=0.5)
+    assert discount[0, 0, 5, :].tolist() == [1, 1, 0.5, 0.25, 0.125, 0.25, 0.5, 1, 1]
+    # Beyond the picture's edge nothing is known.
+    assert discount[1, 0, 3, :].tolist() == [1, 1, 1, 1, 1, 0.5, 0.25, 0.125, 0.0625]
+    assert (discount[2] == 1).all()
+    assert (spatial_discount(mask[2:]) == 1).all()
+
+
+def test_gradient_penalty_is_zero_for_slopes_of_one() -> None:
+    assert gradient_penalty(torch.ones(3)) == 0
+    assert gradient_penalty(torch.tensor([0.0, 3.0])) == 2.5
 
 
 def test_weighted_reconstruction_takes_its_weights() -> None:
@@ -110,6 +141,7 @@ def naive_adversarial(real: Tensor, fake: Tensor, kind: str) -> tuple[float, flo
         ),
         "lsgan": (lambda r: (r - 1) ** 2, lambda f: f**2, lambda f: (f - 1) ** 2),
         "hinge": (lambda r: max(0.0, 1 - r), lambda f: max(0.0, 1 + f), lambda f: -f),
+        "wgan": (lambda r: -r, lambda f: f, lambda f: -f),
     }
     on_real, on_fake, generator = terms[kind]
     return (mean(on_real, real) + mean(on_fake, fake)) / 2, mean(generator, fake)
@@ -355,7 +387,7 @@ def test_unknown_kinds_are_refused_with_the_choices() -> None:
     x, mask = torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match=r"'l2'.*'l1_weighted'"):
         reconstruction_loss(x, x, mask, kind="l2")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'wgan'.*'hinge'"):
-        generator_loss(x, "wgan")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'wgan'.*'hinge'"):
-        discriminator_loss(x, x, "wgan")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'ralsgan'.*'hinge'"):
+        generator_loss(x, "ralsgan")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'ralsgan'.*'hinge'"):
+        discriminator_loss(x, x, "ralsgan")  # type: ignore[arg-type]

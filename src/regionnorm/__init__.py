@@ -14,10 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from regionnorm import checkpoints as checkpoints
     from regionnorm.checkpoints import load_pretrained
     from regionnorm.inpainter import Inpainter
     from regionnorm.models import create_model, list_models
-    from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
+    from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d, convert_region_norm
     from regionnorm.ops import region_norm
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "LearnableRegionNorm2d",
     "RegionNorm2d",
     "__version__",
+    "convert_region_norm",
     "create_model",
     "list_models",
     "load_pretrained",
@@ -39,6 +41,7 @@ _HOMES = {
     "Inpainter": "inpainter",
     "LearnableRegionNorm2d": "nn",
     "RegionNorm2d": "nn",
+    "convert_region_norm": "nn",
     "create_model": "models",
     "list_models": "models",
     "load_pretrained": "checkpoints",
@@ -47,6 +50,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "checkpoints":  # used as rn.checkpoints.load_released
+        return import_module(f"{__name__}.checkpoints")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -17,8 +17,17 @@ from regionnorm._extras import require
 from regionnorm.devices import pick_device
 from regionnorm.imaging import atomic_path
 from regionnorm.models import InpaintingModel, create_model
+from regionnorm.released import load_released
 
-__all__ = ["load_pretrained", "load_weights", "packaged_weights", "read_metadata", "save_weights"]
+__all__ = [
+    "convert_released",
+    "load_pretrained",
+    "load_released",
+    "load_weights",
+    "packaged_weights",
+    "read_metadata",
+    "save_weights",
+]
 
 FORMAT = "regionnorm/1"
 HEADER = "regionnorm"
@@ -108,6 +117,27 @@ def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu")
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} does not fit a {metadata['model']!r} network: {first}") from error
     return model.to(pick_device(device)).eval()
+
+
+def convert_released(source: str | Path, target: str | Path) -> InpaintingModel:
+    """Turn a checkpoint of the paper's authors into a weights file of this package.
+
+    Args:
+        source: The released ``.pth`` file.
+        target: A ``.safetensors`` file, replaced if it is there.
+
+    Returns:
+        The network that was written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not the released generator, or ``target`` has another suffix.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"{target} should end in .safetensors")
+    model = load_released(source)
+    save_weights(model, target, metadata={"source": Path(source).name})
+    return model
 
 
 def packaged_weights() -> dict[str, Path]:

@@ -22,15 +22,17 @@ __all__ = [
     "feature_distance",
     "feature_matching_loss",
     "generator_loss",
+    "gradient_penalty",
     "gram_matrix",
     "perceptual_loss",
     "reconstruction_loss",
+    "spatial_discount",
     "style_loss",
     "total_variation_loss",
 ]
 
-AdversarialKind = Literal["nsgan", "lsgan", "hinge"]
-ReconstructionKind = Literal["l1", "l1_over_hole_share", "l1_weighted"]
+AdversarialKind = Literal["nsgan", "lsgan", "hinge", "wgan"]
+ReconstructionKind = Literal["l1", "l1_over_hole_share", "l1_weighted", "l1_discounted"]
 
 #: Layers that :func:`feature_distance` compares unless told otherwise.
 FEATURE_DISTANCE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
@@ -45,13 +47,15 @@ def reconstruction_loss(
     hole_weight: float = 6.0,
     valid_weight: float = 1.0,
 ) -> Tensor:
-    """Mean absolute error, in one of three weightings.
+    """Mean absolute error, in one of four weightings.
 
     - ``"l1"``: the mean over all elements; the mask is not used.
     - ``"l1_over_hole_share"``: the same divided by ``mean(mask)`` over the batch (the paper's,
       after EdgeConnect). A batch without any hole is not divided.
     - ``"l1_weighted"``: ``hole_weight * mean(|d| * mask) + valid_weight * mean(|d| * (1 - mask))``
       (partial convolution; both means are over all elements).
+    - ``"l1_discounted"``: ``mean(|d| * discount * mask) + mean(|d| * (1 - mask)) / mean(1 - mask)``
+      with :func:`spatial_discount` (contextual attention). A batch of full holes is not divided.
 
     Whether ``output`` is the network's own or the composite is the caller's choice.
 
@@ -59,7 +63,7 @@ def reconstruction_loss(
         output: float ``[B, C, H, W]``.
         target: Same shape as ``output``.
         mask: 0/1, float or bool ``[B, 1, H, W]``.
-        kind: One of the three above.
+        kind: One of the four above.
         hole_weight: Only for ``"l1_weighted"``.
         valid_weight: Only for ``"l1_weighted"``.
 
@@ -77,7 +81,50 @@ def reconstruction_loss(
         return difference.mean() / torch.where(share > 0, share, torch.ones_like(share))
     if kind == "l1_weighted":
         return (difference * (valid_weight + (hole_weight - valid_weight) * hole)).mean()
-    raise ValueError(f"kind is {kind!r}; choose 'l1', 'l1_over_hole_share' or 'l1_weighted'")
+    if kind == "l1_discounted":
+        inside = (difference * spatial_discount(hole) * hole).mean()
+        share = 1 - hole.mean()
+        share = torch.where(share > 0, share, torch.ones_like(share))
+        return inside + (difference * (1 - hole)).mean() / share
+    raise ValueError(
+        f"kind is {kind!r}; choose 'l1', 'l1_over_hole_share', 'l1_weighted' or 'l1_discounted'"
+    )
+
+
+def spatial_discount(mask: Tensor, gamma: float = 0.99) -> Tensor:
+    """``gamma ** d`` with ``d`` a hole pixel's distance to the known ones (Yu et al., 2018).
+
+    What lies deep inside a hole can be filled in many ways, so that its error counts less. ``d``
+    is the chessboard distance, counted from 0 at the hole's rim; for a rectangle it is the
+    distance to the nearest side, as in the paper.
+
+    Args:
+        mask: 0/1 ``[B, 1, H, W]``.
+        gamma: 0.99 in the paper.
+
+    Returns:
+        float ``[B, 1, H, W]``; 1 outside the hole and where nothing is known.
+    """
+    hole = _wide(mask) if mask.is_floating_point() else mask.float()
+    # A picture without any known pixel has no rim to count from.
+    nothing_known = hole.amin(dim=(1, 2, 3), keepdim=True) > 0
+    depth, inner = torch.zeros_like(hole), torch.where(nothing_known, 0.0, hole)
+    for _ in range(max(hole.shape[-2:])):
+        inner = 1 - F.max_pool2d(1 - inner, 3, stride=1, padding=1)
+        if not inner.any():
+            break
+        depth = depth + inner
+    discount: Tensor = gamma**depth
+    return discount
+
+
+def gradient_penalty(slopes: Tensor) -> Tensor:
+    """Mean of ``(slope - 1)^2``, which keeps a Wasserstein critic 1-Lipschitz.
+
+    Args:
+        slopes: float ``[B]``, lengths of the critic's gradients, as of ``WassersteinCritic``.
+    """
+    return (_wide(slopes) - 1).square().mean()
 
 
 def discriminator_loss(
@@ -88,11 +135,12 @@ def discriminator_loss(
     - ``"nsgan"``: binary cross-entropy, ``-log sigmoid(real)`` and ``-log sigmoid(-fake)``.
     - ``"lsgan"``: ``(real - 1)^2`` and ``fake^2``.
     - ``"hinge"``: ``max(0, 1 - real)`` and ``max(0, 1 + fake)``.
+    - ``"wgan"``: ``-real`` and ``fake``, to go with a :func:`gradient_penalty`.
 
     Args:
         real_logits: float, any shape, before any sigmoid.
         fake_logits: float, any shape; computed on detached outputs of the generator.
-        kind: One of the three above.
+        kind: One of the four above.
 
     Raises:
         ValueError: ``kind`` is unknown.
@@ -105,11 +153,11 @@ def generator_loss(fake_logits: Tensor, kind: AdversarialKind = "nsgan") -> Tens
     """The generator's adversarial loss.
 
     ``"nsgan"``: ``-log sigmoid(fake)`` (non-saturating); ``"lsgan"``: ``(fake - 1)^2``;
-    ``"hinge"``: ``-fake``; each averaged over all elements.
+    ``"hinge"`` and ``"wgan"``: ``-fake``; each averaged over all elements.
 
     Args:
         fake_logits: float, any shape, before any sigmoid.
-        kind: One of the three above.
+        kind: One of the four above.
 
     Raises:
         ValueError: ``kind`` is unknown.
@@ -285,12 +333,13 @@ _ADVERSARIAL: dict[str, tuple[_Term, _Term, _Term]] = {
         lambda fake: F.relu(1 + fake),
         lambda fake: -fake,
     ),
+    "wgan": (lambda real: -real, lambda fake: fake, lambda fake: -fake),
 }
 
 
 def _adversarial(kind: str) -> tuple[_Term, _Term, _Term]:
     if kind not in _ADVERSARIAL:
-        raise ValueError(f"kind is {kind!r}; choose 'nsgan', 'lsgan' or 'hinge'")
+        raise ValueError(f"kind is {kind!r}; choose 'nsgan', 'lsgan', 'hinge' or 'wgan'")
     return _ADVERSARIAL[kind]
 
 

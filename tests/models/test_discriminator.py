@@ -1,10 +1,10 @@
-"""PatchGAN discriminator."""
+"""Discriminators of all families."""
 
 from __future__ import annotations
 
 import torch
 
-from regionnorm.models import PatchDiscriminator
+from regionnorm.models import GatedDiscriminator, PatchDiscriminator, WassersteinCritic
 
 
 def test_each_logit_judges_a_patch_of_70_pixels() -> None:
@@ -30,3 +30,40 @@ def test_every_convolution_has_spectral_norm_one() -> None:
             assert convolution.bias is None
             norm = torch.linalg.matrix_norm(convolution.weight.flatten(1), 2)
             assert abs(norm.item() - 1) < 0.05
+
+
+def test_sn_patchgan_judges_every_channel_of_every_location() -> None:
+    model = GatedDiscriminator(width=4)
+    logits = model(torch.rand(2, 4, 128, 128))
+    assert logits.shape == (2, 16, 2, 2)
+    assert (logits < 0).any()  # LeakyReLU, the last layer's included
+    spectral = [m for m in model.modules() if hasattr(m, "parametrizations")]
+    assert len(spectral) == 6
+
+
+def test_a_critics_slope_is_the_length_of_its_gradient_inside_the_mask() -> None:
+    critic = WassersteinCritic(16, [4, 8])
+    image, mask = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    mask[..., 3:9, 5:8] = 1
+    slopes = critic(image, mask)
+    for n in range(2):
+        one = image[n : n + 1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(one).sum(), one)
+        assert torch.allclose(slopes[n], (gradient * mask[n]).norm(), rtol=1e-4)
+
+
+def test_a_critics_slope_teaches_the_critic_even_where_it_is_zero() -> None:
+    critic = WassersteinCritic(16, [4, 8])
+    critic(torch.rand(2, 3, 16, 16), torch.ones(2, 1, 16, 16)).sum().backward()
+    weights = [p.grad for p in critic.parameters() if p.ndim > 1]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in weights)
+    critic.zero_grad()
+    critic(torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)).sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in critic.parameters())
+
+
+def test_a_critic_computes_in_single_precision_under_autocast() -> None:
+    critic, image = WassersteinCritic(16, [4, 8]), torch.rand(1, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        score = critic(image)
+    assert torch.equal(score, critic(image))

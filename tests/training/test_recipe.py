@@ -10,7 +10,7 @@ from regionnorm.recipes import get_recipe, list_recipes
 from regionnorm.training.recipe import recipe_from_json, recipe_to_json
 
 
-@pytest.mark.parametrize("name", ["default", "paper", "released"])
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_is_listed_and_survives_json(name: str) -> None:
     assert list_recipes()[name]
     recipe = get_recipe(name)
@@ -37,6 +37,20 @@ def test_overrides_are_converted_and_reach_inside() -> None:
     assert recipe.losses.style == 0
     assert recipe.losses.style_layers == ("relu1_1", "relu2_1")
     assert recipe.losses.vgg == "vgg.pth"
+
+
+def test_options_take_true_and_false() -> None:
+    recipe = get_recipe("partial-conv", {"options.frozen_encoder_norm": "true", "lr": "5e-5"})
+    assert recipe.options == {"frozen_encoder_norm": True}
+    assert recipe_from_json(recipe_to_json(recipe)).options["frozen_encoder_norm"] is True
+
+
+@pytest.mark.parametrize("name", ["contextual-attention", "partial-conv", "gated-conv"])
+def test_the_rn_recipe_differs_in_the_network_alone(name: str) -> None:
+    plain, ours = get_recipe(name), get_recipe(f"rn-{name}")
+    assert (plain.model, ours.model) == (name, f"rn-{name}")
+    assert dataclasses.replace(ours, name=plain.name, model=plain.model) == plain
+    assert (plain.training_step, plain.losses.on_composite) == (name, False)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,11 @@ MIN_SIZE = 16
 class InpaintingModel(nn.Module):
     """Base of all networks: checks, hides the hole, pads to the stride, crops and clamps.
 
-    A subclass implements :meth:`fill`, which may rely on sides that are multiples of
-    :attr:`stride` and on a hole of zeros.
+    A subclass implements :meth:`fill` or, if it paints in stages, :meth:`fill_stages`; either may
+    rely on sides that are multiples of :attr:`stride` and on a hole of zeros.
     """
 
-    stride: ClassVar[int] = 1
+    stride: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +43,23 @@ class InpaintingModel(nn.Module):
         Raises:
             ValueError: The shapes do not fit.
         """
+        return self.forward_stages(image, mask)["output"].clamp(0, 1)
+
+    def forward_stages(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Fill the hole and tell what was painted on the way, for training.
+
+        Args:
+            image: As for :meth:`forward`.
+            mask: As for :meth:`forward`.
+
+        Returns:
+            ``[B, C, H, W]`` by name: ``"output"``, the picture that :meth:`forward` returns but
+            not clamped to [0, 1], so that gradients flow, and what a family adds, such as
+            ``"coarse"``.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
         _check(image, mask)
         height, width = image.shape[-2:]
         hole = (mask > 0.5).to(image.dtype)
@@ -51,11 +68,16 @@ class InpaintingModel(nn.Module):
         if any(padding):
             known = F.pad(known, padding, mode="replicate")
             hole = F.pad(hole, padding, mode="replicate")
-        return self.fill(known, hole)[..., :height, :width].clamp(0, 1)
+        stages = self.fill_stages(known, hole)
+        return {name: stage[..., :height, :width] for name, stage in stages.items()}
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
         """Predict the whole picture; ``image`` is zero where ``mask`` (0/1) is one."""
         raise NotImplementedError
+
+    def fill_stages(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Predict the whole picture as ``"output"``, and what else a family has to tell."""
+        return {"output": self.fill(image, mask)}
 
 
 def _check(image: Tensor, mask: Tensor) -> None:

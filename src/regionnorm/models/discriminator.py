@@ -1,13 +1,15 @@
-"""PatchGAN discriminator with spectral normalisation."""
+"""Discriminators of all families."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-__all__ = ["PatchDiscriminator"]
+__all__ = ["GatedDiscriminator", "PatchDiscriminator", "WassersteinCritic"]
 
 
 class PatchDiscriminator(nn.Module):
@@ -34,6 +36,82 @@ class PatchDiscriminator(nn.Module):
         """Images ``[B, in_channels, H, W]`` to logits ``[B, 1, h, w]``, above 0 = real."""
         logits: Tensor = self.layers(image)
         return logits
+
+
+class GatedDiscriminator(nn.Module):
+    """SN-PatchGAN (Yu et al., 2019): one judgement for every channel of every location.
+
+    Six convolutions of size 5 and stride 2 with ``width`` x 1, 2, 4, 4, 4 and 4 channels, spectral
+    normalisation on each and LeakyReLU 0.2 after each, the last included.
+
+    Args:
+        in_channels: Channels of the input; 4 = RGB and mask.
+        width: Channels of the first convolution; 64 in the paper.
+    """
+
+    def __init__(self, in_channels: int = 4, width: int = 64) -> None:
+        super().__init__()
+        channels = [in_channels, width, 2 * width, *[4 * width] * 4]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(channels):
+            convolution = nn.Conv2d(before, after, 5, stride=2, padding=2)
+            layers += [spectral_norm(convolution), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images ``[B, in_channels, H, W]`` to logits ``[B, 4 width, h, w]``, above 0 = real."""
+        logits: Tensor = self.layers(image)
+        return logits
+
+
+class WassersteinCritic(nn.Module):
+    """One score for a picture of fixed size, without any norm (Yu et al., 2018).
+
+    Convolutions of size 5 and stride 2 with LeakyReLU 0.2, then one linear layer. All of it in
+    float32, also under autocast, because its training differentiates it twice.
+
+    Args:
+        size: Width and height of the pictures.
+        channels: Of the convolutions; 64, 128, 256, 256 for whole pictures in the paper and 64,
+            128, 256, 512 for windows.
+    """
+
+    def __init__(self, size: int, channels: Sequence[int] = (64, 128, 256, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        side = size
+        for before, after in pairwise([3, *channels]):
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.LeakyReLU(0.2)]
+            side = (side + 1) // 2
+        self.layers = nn.Sequential(*layers)
+        self.score = nn.Linear(side * side * channels[-1], 1)
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Score pictures, or tell how steep the score is.
+
+        Args:
+            image: ``[B, 3, size, size]``.
+            mask: ``[B, 1, size, size]`` or None.
+
+        Returns:
+            ``[B]``: scores, higher = more real. With a mask, the length of each score's gradient
+            by the pixels inside the mask, itself differentiable.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            if mask is None:
+                return self._score(image.float())
+            # Inside ``forward``, so that the wrappers of distributed and mixed-precision training
+            # see one ordinary call.
+            with torch.enable_grad():
+                image = image.detach().float().requires_grad_()
+                score = self._score(image).sum()
+                (gradient,) = torch.autograd.grad(score, image, create_graph=True)
+            # The square root's own gradient is not finite at 0.
+            return ((gradient * mask).square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
+
+    def _score(self, image: Tensor) -> Tensor:
+        score: Tensor = self.score(self.layers(image).flatten(1))
+        return score[:, 0]
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Module:

@@ -8,6 +8,10 @@ from functools import partial
 from typing import Any
 
 from regionnorm.models.base import InpaintingModel
+from regionnorm.models.contextual_attention import ContextualAttentionNet
+from regionnorm.models.edgeconnect import EdgeConnect
+from regionnorm.models.gated_conv import GatedConvNet
+from regionnorm.models.partial_conv import PartialConvNet
 from regionnorm.models.rn import RNGenerator
 
 __all__ = ["create_model", "describe_model", "list_models"]
@@ -37,6 +41,23 @@ MODELS: dict[str, Entry] = {
     "baseline-in": _rn("in", "in", "in", "the backbone with instance normalisation"),
     "baseline-bn": _rn("bn", "bn", "bn", "the backbone with batch normalisation"),
     "baseline-none": _rn("none", "none", "none", "the backbone without normalisation"),
+    "edgeconnect": Entry(
+        EdgeConnect, "Nazeri et al. 2019: two stages, edges and then the picture; IN"
+    ),
+    "contextual-attention": Entry(
+        ContextualAttentionNet, "Yu et al. 2018: two stages, patches of the known part; no norm"
+    ),
+    "rn-contextual-attention": Entry(
+        partial(ContextualAttentionNet, "rn-b", "rn-l"), "the same, RN in the coarse network"
+    ),
+    "partial-conv": Entry(PartialConvNet, "Liu et al. 2018: U-Net of partial convolutions; BN"),
+    "rn-partial-conv": Entry(
+        partial(PartialConvNet, "rn-b", "rn-l"), "the same, RN-B encoder, RN-L decoder"
+    ),
+    "gated-conv": Entry(GatedConvNet, "Yu et al. 2019: two stages of gated convolutions; no norm"),
+    "rn-gated-conv": Entry(
+        partial(GatedConvNet, "rn-b", "rn-l"), "the same, RN in the coarse network"
+    ),
 }
 
 
@@ -59,8 +80,8 @@ def create_model(name: str, **options: Any) -> InpaintingModel:
 
     Args:
         name: One of :func:`list_models`.
-        **options: Options of its class; the RN family takes ``width``, ``blocks``, ``stats``,
-            ``threshold``, ``upsample`` and ``prefill`` (see :class:`RNGenerator`).
+        **options: Options of its class: all take ``width``, ``stats`` and ``threshold``; the RN
+            family also ``blocks``, ``upsample`` and ``prefill`` (see :class:`RNGenerator`).
 
     Returns:
         A module called as ``model(image, mask) -> image``.

@@ -32,6 +32,9 @@ class RNGenerator(InpaintingModel):
         prefill: What stands in the hole at the input. ``"constant"``: ones, as in the paper; the
             network paints the picture. ``"diffusion"``: a push-pull fill, with the mask as a
             fourth channel because the fill hides it; the network adds a residual to the fill.
+        track_running_stats: Running averages in RN-B and RN-L for evaluation, see
+            :class:`regionnorm.RegionNorm2d`; with ``stats="batch"``.
+        eps_on: ``"region"``, or ``"map"`` as in the released code, see the same.
     """
 
     stride = 4
@@ -48,6 +51,8 @@ class RNGenerator(InpaintingModel):
         threshold: float = 0.8,
         upsample: Literal["pixelshuffle", "transpose"] = "pixelshuffle",
         prefill: Literal["constant", "diffusion"] = "constant",
+        track_running_stats: bool = False,
+        eps_on: Literal["region", "map"] = "region",
     ) -> None:
         super().__init__()
         if prefill not in ("constant", "diffusion"):
@@ -58,7 +63,13 @@ class RNGenerator(InpaintingModel):
 
         def norm(kind: str, channels: int, activation: str | None = "relu") -> MaskedNorm:
             return make_norm(
-                kind, channels, stats=stats, threshold=threshold, activation=activation
+                kind,
+                channels,
+                stats=stats,
+                threshold=threshold,
+                activation=activation,
+                track_running_stats=track_running_stats,
+                eps_on=eps_on,
             )
 
         channels = 4 if prefill == "diffusion" else 3

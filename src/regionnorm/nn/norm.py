@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,7 @@ def make_norm(
     stats: str = "instance",
     threshold: float = 0.8,
     activation: str | None = None,
+    **statistics: Any,
 ) -> MaskedNorm:
     """Make a layer called as ``norm(x, mask)``.
 
@@ -42,17 +45,17 @@ def make_norm(
         stats: Statistics of RN-B and RN-L.
         threshold: Threshold of RN-L.
         activation: ``"relu"`` to apply a ReLU after normalising, or None.
+        **statistics: More options of RN-B and RN-L: ``eps_on``, ``track_running_stats``.
 
     Raises:
         ValueError: ``kind`` is not known.
     """
+    regional: dict[str, Any] = {"stats": stats, "activation": activation, **statistics}
     # The region layers apply the activation themselves, in the same pass over the features.
     if kind == "rn-b":
-        return MaskedNorm(RegionNorm2d(channels, stats=stats, activation=activation))
+        return MaskedNorm(RegionNorm2d(channels, **regional))
     if kind == "rn-l":
-        return MaskedNorm(
-            LearnableRegionNorm2d(channels, threshold=threshold, stats=stats, activation=activation)
-        )
+        return MaskedNorm(LearnableRegionNorm2d(channels, threshold=threshold, **regional))
     if kind == "in":
         return MaskedNorm(nn.InstanceNorm2d(channels, affine=True), activation)
     if kind == "bn":

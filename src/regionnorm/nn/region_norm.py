@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
+from regionnorm.ops.moments import (
+    Moments,
+    normalise_regions,
+    one_hot_regions,
+    region_moments,
+    several_processes,
+    spread,
+)
 from regionnorm.ops.region_norm import parse_stats
 
-__all__ = ["LearnableRegionNorm2d", "RegionNorm2d", "resize_mask"]
+__all__ = ["LearnableRegionNorm2d", "RegionLayer", "RegionNorm2d", "resize_mask"]
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,11 +31,133 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(dtype)
 
 
-class RegionNorm2d(nn.Module):
+class RegionLayer(nn.Module):
+    """What RN-B and RN-L share: whose statistics a region is normalised by."""
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        num_regions: int,
+        *,
+        stats: str,
+        eps: float,
+        eps_on: Literal["region", "map"],
+        track_running_stats: bool,
+        momentum: float | None,
+        activation: str | None,
+    ) -> None:
+        super().__init__()
+        if num_features < 1 or num_regions < 1:
+            raise ValueError(
+                f"num_features is {num_features} and num_regions {num_regions}; both start at 1"
+            )
+        parse_stats(stats, num_features)
+        if track_running_stats and stats != "batch":
+            raise ValueError(
+                f"track_running_stats goes with stats='batch', not {stats!r}, "
+                "which never depends on other pictures"
+            )
+        if eps_on not in ("region", "map"):
+            raise ValueError(f"eps_on is {eps_on!r}; expected 'region' or 'map'")
+        if eps_on == "map" and (track_running_stats or stats not in ("instance", "batch")):
+            raise ValueError(
+                "eps_on='map' goes with stats='instance' or 'batch' without track_running_stats"
+            )
+        self.num_features = num_features
+        self.num_regions = num_regions
+        self.stats = stats
+        self.eps = eps
+        self.eps_on = eps_on
+        self.track_running_stats = track_running_stats
+        self.momentum = momentum
+        self.activation = activation
+        shape = (num_regions, num_features)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", torch.zeros(shape) if tracked else None)
+        self.register_buffer("running_var", torch.ones(shape) if tracked else None)
+        counts = torch.zeros(num_regions, dtype=torch.long) if tracked else None
+        self.register_buffer("num_batches_tracked", counts)
+
+    def _uses_kernels(self) -> bool:
+        """Whether the statistics are those of the input alone, as the kernels take them."""
+        remembered = self.track_running_stats and not self.training
+        return not (remembered or self._synchronises() or self.eps_on == "map")
+
+    def _synchronises(self) -> bool:
+        # Never in evaluation, which one process may do alone.
+        return self.training and self.stats == "batch" and several_processes()
+
+    def _normalise(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        """Normalise by statistics that the kernels do not take."""
+        if self.running_mean is not None and self.running_var is not None and not self.training:
+            mean, variance = self.running_mean.t()[None], self.running_var.t()[None]
+            return normalise_regions(x, one_hot, mean, variance, self.eps)
+        moments = region_moments(
+            x, one_hot, batch=self.stats == "batch", synchronise=self._synchronises()
+        )
+        self._remember(moments)
+        eps: float | Tensor = self.eps
+        if self.eps_on == "map":
+            pixels = moments.pixels
+            eps = self.eps * pixels.sum(-1, keepdim=True) / pixels.clamp(min=1)
+        return normalise_regions(x, one_hot, moments.mean, moments.variance, eps)
+
+    def _follow(self, x: Tensor, mask: Tensor) -> None:
+        """Let the running averages follow features that the kernels have normalised."""
+        if self.track_running_stats and self.training:
+            with torch.no_grad():
+                one_hot = one_hot_regions(x, mask, self.num_regions)
+                self._remember(region_moments(x, one_hot))
+
+    @torch.no_grad()
+    def _remember(self, moments: Moments) -> None:
+        """Update the running averages of the regions that this batch has."""
+        mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        if mean is None or variance is None or seen is None or not self.training:
+            return
+        count = moments.pixels[0].t()
+        found = moments.mean[0].t().to(mean.dtype), moments.variance[0].t().to(variance.dtype)
+        # A region that has not occurred so far gets the statistics of all pixels together.
+        share = count / count.sum().clamp(min=1)
+        pooled = (share * found[0]).sum(0)
+        pooled_variance = (share * (found[1] + (found[0] - pooled).square())).sum(0)
+        present = count > 0
+        seen += present.flatten()
+        often = seen.clamp(min=1)[:, None].to(mean.dtype)
+        # The first batches count alike: a region that is rare would else keep its start for long.
+        factor = 1 / often if self.momentum is None else (1 / often).clamp(min=self.momentum)
+        unbiased = found[1] * (count / (count - 1).clamp(min=1))
+        known = (seen > 0)[:, None]
+        for average, new, guess in (
+            (mean, found[0], pooled),
+            (variance, unbiased, pooled_variance),
+        ):
+            followed = torch.where(present, torch.lerp(average, new, factor), average)
+            average.copy_(torch.where(known, followed, guess))
+
+    def _settings(self) -> str:
+        """The settings that differ from the paper's."""
+        text = ""
+        if self.eps_on != "region":
+            text += f", eps_on={self.eps_on!r}"
+        if self.track_running_stats:
+            text += f", track_running_stats=True, momentum={self.momentum}"
+        return text
+
+
+class RegionNorm2d(RegionLayer):
     """Basic region normalisation, RN-B (eq. 8-13): regions come from the given mask.
 
     Each region is normalised by its own statistics and has its own scale and shift per channel.
     See :func:`regionnorm.region_norm`.
+
+    With ``stats="batch"`` and several processes (``torch.distributed``), the batch is that of all
+    processes together while training; all of them have to run the layer then. In evaluation no
+    process waits for another.
 
     Args:
         num_features: Channels C of the input.
@@ -36,6 +166,14 @@ class RegionNorm2d(nn.Module):
         affine: Learn ``weight`` (starts at 1) and ``bias`` (starts at 0), both ``[K, C]``.
         eps: Added to the variance.
         activation: ``"relu"`` to apply a ReLU to the result in the same pass, or None.
+        track_running_stats: Only with ``stats="batch"``: remember averages of the statistics
+            while training and normalise by them in evaluation, so that a picture does not depend
+            on the others of its batch.
+        momentum: Share of a new batch in the running averages; None weighs all batches alike.
+            The first batches of a region are weighed alike in any case.
+        eps_on: ``"region"``: eps is added to the region's variance (eq. 10). ``"map"``: to the
+            share that the region has in the variance of the whole map, as in the released code,
+            which adds ``eps * N / |region|`` to the region's.
     """
 
     def __init__(
@@ -47,18 +185,20 @@ class RegionNorm2d(nn.Module):
         affine: bool = True,
         eps: float = 1e-5,
         activation: str | None = None,
+        track_running_stats: bool = False,
+        momentum: float | None = 0.1,
+        eps_on: Literal["region", "map"] = "region",
     ) -> None:
-        super().__init__()
-        if num_features < 1 or num_regions < 1:
-            raise ValueError(
-                f"num_features is {num_features} and num_regions {num_regions}; both start at 1"
-            )
-        parse_stats(stats, num_features)
-        self.num_features = num_features
-        self.num_regions = num_regions
-        self.stats = stats
-        self.eps = eps
-        self.activation = activation
+        super().__init__(
+            num_features,
+            num_regions,
+            stats=stats,
+            eps=eps,
+            eps_on=eps_on,
+            track_running_stats=track_running_stats,
+            momentum=momentum,
+            activation=activation,
+        )
         self.weight = nn.Parameter(torch.ones(num_regions, num_features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_regions, num_features)) if affine else None
 
@@ -73,6 +213,9 @@ class RegionNorm2d(nn.Module):
             mask = mask.long()
         elif not mask.is_floating_point():
             mask = mask.bool()
+        if not self._uses_kernels():
+            return self._in_plain_torch(x, mask)
+        self._follow(x, mask)
         return region_norm(
             x,
             mask,
@@ -83,21 +226,32 @@ class RegionNorm2d(nn.Module):
             activation=self.activation,
         )
 
+    def _in_plain_torch(self, x: Tensor, mask: Tensor) -> Tensor:
+        one_hot = one_hot_regions(x, mask, self.num_regions)
+        result = self._normalise(x, one_hot)
+        if self.weight is not None:
+            scale = self.weight.to(result.dtype).t()[None]
+            result = result * spread(scale, one_hot).view(x.shape)
+        if self.bias is not None:
+            shift = self.bias.to(result.dtype).t()[None]
+            result = result + spread(shift, one_hot).view(x.shape)
+        return _finish(result, x, self.activation)
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
         return (
             f"{self.num_features}, num_regions={self.num_regions}, stats={self.stats!r}, "
-            f"affine={self.weight is not None}, activation={self.activation!r}"
+            f"affine={self.weight is not None}, activation={self.activation!r}{self._settings()}"
         )
 
 
-class LearnableRegionNorm2d(nn.Module):
+class LearnableRegionNorm2d(RegionLayer):
     """Learnable region normalisation, RN-L (eq. 14-16): the layer finds its own regions.
 
     The channels' mean and maximum go through a convolution and a sigmoid to the spatial response
     (eq. 14); pixels whose response exceeds ``threshold`` form the second region (eq. 15), through
     which no gradient flows; two more convolutions of the response give the scale and the shift of
-    each pixel (eq. 16).
+    each pixel (eq. 16). Several processes share statistics as in :class:`RegionNorm2d`.
 
     Args:
         num_features: Channels C of the input; the layer's parameters do not depend on it.
@@ -106,6 +260,10 @@ class LearnableRegionNorm2d(nn.Module):
         stats: ``"instance"``, ``"batch"``, ``"layer"`` or ``"group:G"``.
         eps: Added to the variance.
         activation: ``"relu"`` to apply a ReLU to the result in the same pass, or None.
+        track_running_stats: As for :class:`RegionNorm2d`; the averages are of the regions that
+            the layer finds, below and above the threshold.
+        momentum: As for :class:`RegionNorm2d`.
+        eps_on: As for :class:`RegionNorm2d`.
     """
 
     def __init__(
@@ -117,18 +275,25 @@ class LearnableRegionNorm2d(nn.Module):
         stats: str = "instance",
         eps: float = 1e-5,
         activation: str | None = None,
+        track_running_stats: bool = False,
+        momentum: float | None = 0.1,
+        eps_on: Literal["region", "map"] = "region",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_features,
+            2,
+            stats=stats,
+            eps=eps,
+            eps_on=eps_on,
+            track_running_stats=track_running_stats,
+            momentum=momentum,
+            activation=activation,
+        )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it should be odd")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
-        parse_stats(stats, num_features)
-        self.num_features = num_features
         self.threshold = threshold
-        self.stats = stats
-        self.eps = eps
-        self.activation = activation
         padding = kernel_size // 2
         self.response = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False)
         # One convolution with two outputs computes gamma and beta in a single pass.
@@ -149,6 +314,8 @@ class LearnableRegionNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
+        if self.track_running_stats or not self._uses_kernels():
+            return self._in_plain_torch(x)
         return learnable_region_norm(
             x,
             self.response.weight,
@@ -160,9 +327,23 @@ class LearnableRegionNorm2d(nn.Module):
             activation=self.activation,
         )
 
+    def _in_plain_torch(self, x: Tensor) -> Tensor:
+        response = self.spatial_response(x)
+        one_hot = one_hot_regions(x, self.region_mask(response), 2)
+        result = self._normalise(x, one_hot)
+        gamma, beta = self.affine(response).to(result.dtype).chunk(2, dim=1)
+        return _finish(result * (1 + gamma) + beta, x, self.activation)
+
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
         return (
             f"{self.num_features}, threshold={self.threshold}, stats={self.stats!r}, "
-            f"activation={self.activation!r}"
+            f"activation={self.activation!r}{self._settings()}"
         )
+
+
+def _finish(result: Tensor, x: Tensor, activation: str | None) -> Tensor:
+    """Apply the activation and restore the dtype."""
+    if activation == "relu":
+        result = torch.relu(result)
+    return result.to(x.dtype)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
     "channel_mean_max",
+    "full_precision",
     "learnable_region_norm",
     "region_norm",
     "region_norm_per_pixel",
+    "spread",
 ]
 
 
@@ -28,9 +33,9 @@ def region_norm(
     """Normalise by regions; ``labels`` are ``[N or 1, H * W]`` of any integer dtype or bool."""
     normalised, one_hot = _normalise(x, labels, num_regions, groups, eps)
     if weight is not None:
-        normalised = normalised * _spread(weight.to(normalised.dtype).t()[None], one_hot)
+        normalised = normalised * spread(weight.to(normalised.dtype).t()[None], one_hot)
     if bias is not None:
-        normalised = normalised + _spread(bias.to(normalised.dtype).t()[None], one_hot)
+        normalised = normalised + spread(bias.to(normalised.dtype).t()[None], one_hot)
     return _finish(normalised, x, relu)
 
 
@@ -88,17 +93,18 @@ def _normalise(
     one_hot = F.one_hot(labels.to(torch.int64), num_regions).to(values.dtype)
     one_hot = one_hot.expand(values.shape[0], -1, -1)
     with torch.no_grad():
-        rough = _spread(_region_mean(values, one_hot, groups), one_hot)
+        rough = spread(_region_mean(values, one_hot, groups), one_hot)
     centred = values - rough
-    centred = centred - _spread(_region_mean(centred, one_hot, groups), one_hot)
+    centred = centred - spread(_region_mean(centred, one_hot, groups), one_hot)
     variance = _region_mean(centred.square(), one_hot, groups)
-    return centred * _spread(torch.rsqrt(variance + eps), one_hot), one_hot
+    return centred * spread(torch.rsqrt(variance + eps), one_hot), one_hot
 
 
 def _region_mean(values: Tensor, one_hot: Tensor, groups: tuple[str, int]) -> Tensor:
     """Mean of each region over whatever shares statistics, ``[N or 1, C, K]``; 0 where empty."""
     kind, num_groups = groups
-    total = torch.matmul(values, one_hot)
+    with full_precision(values):
+        total = torch.matmul(values, one_hot)
     count = one_hot.sum(1, keepdim=True).expand_as(total)
     if kind == "batch":
         total, count = total.sum(0, keepdim=True), count.sum(0, keepdim=True)
@@ -112,10 +118,16 @@ def _region_mean(values: Tensor, one_hot: Tensor, groups: tuple[str, int]) -> Te
     return total / count.clamp(min=1)
 
 
-def _spread(per_region: Tensor, one_hot: Tensor) -> Tensor:
+def spread(per_region: Tensor, one_hot: Tensor) -> Tensor:
     """Give every pixel its region's value: ``[N or 1, C, K]`` -> ``[N, C, L]``."""
     expanded = per_region.expand(one_hot.shape[0], -1, -1)
-    return torch.matmul(expanded, one_hot.transpose(1, 2))
+    with full_precision(one_hot):
+        return torch.matmul(expanded, one_hot.transpose(1, 2))
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep autocast away from matrix products of statistics."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _finish(result: Tensor, x: Tensor, relu: bool) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "channel_mean_max",
     "learnable_region_norm",
     "parse_stats",
+    "region_labels",
     "region_norm",
     "region_norm_per_pixel",
 ]
@@ -62,7 +63,7 @@ def region_norm(
     """
     groups = _check(x, stats, activation)
     num_regions = _num_regions(mask, weight, bias, x.shape[1])
-    labels = _labels(x, mask, num_regions)
+    labels = region_labels(x, mask, num_regions)
     kernels = _kernels(num_regions, groups[0], x, labels, weight, bias)
     result: Tensor = kernels.region_norm(
         x,
@@ -111,7 +112,7 @@ def region_norm_per_pixel(
                 f"{name} has shape {list(value.shape)}; for x {list(x.shape)} it should be "
                 f"{[x.shape[0], 1, *x.shape[2:]]}"
             )
-    labels = _labels(x, mask, 2)
+    labels = region_labels(x, mask, 2)
     kernels = _kernels(2, groups[0], x, labels, scale, shift)
     result: Tensor = kernels.region_norm_per_pixel(
         x, labels, scale, shift, groups=groups, eps=eps, relu=activation == "relu"
@@ -284,7 +285,7 @@ def _is_binary(mask: Tensor | None) -> bool:
     return mask is not None and (mask.dtype == torch.bool or mask.is_floating_point())
 
 
-def _labels(x: Tensor, mask: Tensor | None, num_regions: int) -> Tensor:
+def region_labels(x: Tensor, mask: Tensor | None, num_regions: int) -> Tensor:
     """Region of every pixel ``[N or 1, H * W]``, bool or an integer dtype."""
     if mask is None:
         return torch.zeros((1, x.shape[2] * x.shape[3]), dtype=torch.bool, device=x.device)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from regionnorm.recipes.contextual_attention import (
+    contextual_attention,
+    rn_contextual_attention,
+)
 from regionnorm.recipes.default import default
+from regionnorm.recipes.edgeconnect import edgeconnect
+from regionnorm.recipes.gated_conv import gated_conv, rn_gated_conv
+from regionnorm.recipes.gpu import gpu
 from regionnorm.recipes.paper import paper, released
+from regionnorm.recipes.partial_conv import partial_conv, rn_partial_conv
 from regionnorm.training.recipe import Recipe, with_overrides
 
 __all__ = ["get_recipe", "list_recipes"]
 
 _RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
+    "gpu": gpu,
     "paper": paper,
     "released": released,
+    "contextual-attention": contextual_attention,
+    "rn-contextual-attention": rn_contextual_attention,
+    "edgeconnect": edgeconnect,
+    "partial-conv": partial_conv,
+    "rn-partial-conv": rn_partial_conv,
+    "gated-conv": gated_conv,
+    "rn-gated-conv": rn_gated_conv,
 }
 
 

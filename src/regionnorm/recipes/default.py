@@ -25,5 +25,6 @@ def default() -> Recipe:
         warmup=100,
         clip=1.0,
         precision="bf16-mixed",
+        channels_last=True,
         workers=1,
     )

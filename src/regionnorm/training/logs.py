@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -86,6 +87,7 @@ class Meter:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("training", total=total, completed=start, text="")
+        self.photos: TaskID | None = None
 
     def __enter__(self) -> Meter:
         self.bar.start()
@@ -98,14 +100,24 @@ class Meter:
         """Move the bar."""
         self.bar.update(self.task, completed=step)
 
-    def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Show values, on the bar or as a line with the time left."""
+    def report(
+        self, step: int, values: Mapping[str, float], minutes_left: float | None = None
+    ) -> None:
+        """Show values, on the bar or as a line with the time left, by default by the pace."""
         text = " ".join(f"{key} {value:.4g}" for key, value in values.items())
         self.bar.update(self.task, text=text)
         if not self.console.is_terminal:
             pace = (time.monotonic() - self.began) / max(step - self.start, 1)
-            left = (self.total - step) * pace / 60
+            left = (self.total - step) * pace / 60 if minutes_left is None else minutes_left
             self.console.print(f"step {step}/{self.total} {text} left {left:.0f} min")
+
+    def decoding(self, done: int, total: int) -> None:
+        """Show how many photos are decoded: a bar of its own, or a line for each quarter."""
+        if self.photos is None:
+            self.photos = self.bar.add_task("decoding", total=total, text="")
+        self.bar.update(self.photos, completed=done, visible=done < total)
+        if not self.console.is_terminal and 4 * done // total > 4 * (done - 1) // total:
+            self.console.print(f"{done} of {total} photos decoded")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

@@ -7,31 +7,26 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from regionnorm._extras import require
 from regionnorm.checkpoints import save_weights
-from regionnorm.data import (
-    CenterSquare,
-    GeneratedMasks,
-    ImageSource,
-    InpaintingDataset,
-    MaskFolder,
-    MaskSampler,
-    open_source,
-)
+from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.evaluate import evaluate
 from regionnorm.imaging import atomic_path
+from regionnorm.training.batches import Batches, mask_sampler
+from regionnorm.training.clock import Clock
+from regionnorm.training.compiler import compiler_problem, without_compiler_errors
 from regionnorm.training.logs import Logs, Meter, save_grid
 from regionnorm.training.recipe import Recipe, recipe_to_json
 from regionnorm.training.state import TrainingState
-from regionnorm.training.steps import train_step
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -40,6 +35,8 @@ __all__ = ["learning_rate", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = 6
+# A run with a time limit validates once by then, to know how long its last validation will take.
+FIRST_VALIDATION = 1 / 3
 
 
 def train(
@@ -65,11 +62,13 @@ def train(
             checkpoint the run starts from the beginning.
 
     Returns:
-        True if all steps were taken, False if the run was interrupted (its checkpoint is saved).
+        True if all steps were taken or the recipe's minutes are over, False if the run was
+        interrupted. Either way its checkpoint is saved.
 
     Raises:
         ValueError: ``out`` holds a run already and ``resume`` is False, or nothing to train on.
     """
+    began = time.monotonic()
     out = Path(out)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not resume:
@@ -84,24 +83,33 @@ def train(
         precision=recipe.precision,
     )
     fabric.launch()
-    state = TrainingState(fabric, recipe)
+    problem = compiler_problem(fabric.device) if recipe.compile else None
+    state = TrainingState(fabric, recipe if problem is None else replace(recipe, compile=False))
     if checkpoint.exists():
         state.load(checkpoint)
     if fabric.is_global_zero:
         with atomic_path(out / "recipe.json") as temporary:
             temporary.write_text(recipe_to_json(recipe))
-    run = _Run(fabric, recipe, state, source, judge, out)
+    clock = Clock(recipe.minutes, state.time, began=began)
+    run = _Run(fabric, recipe, state, source, judge, out, clock)
+    if problem is not None:
+        run.meter.say(
+            f"compile=True: torch.compile does not work here ({problem}); going on without"
+        )
     return run.to_end()
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Factor on the learning rates at a step: linear warm-up, then constant or half a cosine."""
+def learning_rate(recipe: Recipe, step: int, time_used: float = 0.0) -> float:
+    """Factor on the learning rates at a step: linear warm-up, then constant or half a cosine.
+
+    The cosine follows the steps or the used share of the time, whichever is nearer its end.
+    """
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     if recipe.schedule == "constant":
         return 1.0
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * min(max(progress, time_used), 1.0)))
 
 
 class _Run:
@@ -115,90 +123,99 @@ class _Run:
         source: ImageSource,
         judge: ImageSource | None,
         out: Path,
+        clock: Clock,
     ) -> None:
         self.fabric, self.recipe, self.state = fabric, recipe, state
-        self.source, self.judge, self.out = source, judge, out
+        self.source, self.judge, self.out, self.clock = source, judge, out, clock
         self.chief = fabric.is_global_zero
         self.logs = Logs(out, state.step) if self.chief else None
+        self.meter = Meter(state.step, recipe.steps, quiet=not self.chief)
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
     def to_end(self) -> bool:
-        """Take the steps that are left; True if none is left at the end."""
-        recipe, state = self.recipe, self.state
-        with (
-            _stop_signals() as stopped,
-            Meter(state.step, recipe.steps, quiet=not self.chief) as meter,
-        ):
+        """Take the steps that are left, as far as time allows; True if none is left then."""
+        recipe, state, meter = self.recipe, self.state, self.meter
+        with meter:
             meter.say(recipe_to_json(recipe))
-            self._sample()
-            for image, mask, skipped in self._batches():
-                values = self._step(image, mask)
-                state.after_step(skipped)
-                meter.advance(state.step)
-                if state.step % recipe.log_every == 0:
-                    meter.report(state.step, self._log(values))
-                if state.step % recipe.sample_every == 0:
+            batches = Batches(
+                recipe,
+                self.source,
+                self.fabric.device,
+                rank=self.fabric.global_rank,
+                world=self.fabric.world_size,
+                say=meter.say,
+                on_progress=meter.decoding,
+            )
+            with _stop_signals() as stopped, without_compiler_errors(recipe.compile):
+                finished = self._take_steps(batches, stopped)
+                self._save()
+                if not finished:
+                    meter.say(f"stopped at step {state.step}; the checkpoint is saved")
+                if state.step % recipe.sample_every:
                     self._sample()
-                if state.step % recipe.val_every == 0 or state.step == recipe.steps:
-                    self._validate(meter)
-                stop, save = self._decide(stopped)
-                if stop or state.step == recipe.steps:
-                    break
-                if save:
-                    self._save()
-            self._save()
-            if state.step < recipe.steps:
-                meter.say(f"stopped at step {state.step}; the checkpoint is saved")
-            if state.step % recipe.sample_every:
-                self._sample()
         if self.logs is not None:
             self.logs.close()
-        return state.step >= recipe.steps
+        return finished
 
-    def _step(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _take_steps(self, batches: Batches, stopped: list[int]) -> bool:
+        """Train until steps or time are over (True) or the run is stopped (False)."""
+        recipe, state = self.recipe, self.state
+        self._sample()
+        self.logged = time.monotonic()
+        used = self._time_used()
+        # A run whose time was over before takes no step more.
+        for image, mask, skipped in batches.from_step(state.step) if used < 1 else ():
+            values = self._step(image, mask, used)
+            state.after_step(skipped)
+            used = self._time_used()
+            finished = state.step == recipe.steps or used >= 1
+            self.meter.advance(state.step)
+            if state.step % recipe.log_every == 0:
+                self.meter.report(state.step, self._log(values), self.clock.minutes_left)
+            if state.step % recipe.sample_every == 0:
+                self._sample()
+            if finished or self._validation_is_due(used):
+                self._validate()
+            if finished:
+                return True
+            stop, save = self._decide(stopped)
+            if stop:
+                return False
+            if save:
+                self._save()
+        return True
+
+    def _time_used(self) -> float:
+        """Share of the run's time that is used: the same in all processes."""
+        used = self.clock.used
+        if self.clock.limited and self.fabric.world_size > 1:
+            used = float(self.fabric.broadcast(used))
+        return used
+
+    def _validation_is_due(self, used: float) -> bool:
+        if self.state.step % self.recipe.val_every == 0:
+            return True
+        return used >= FIRST_VALIDATION and not self.clock.measured("validation")
+
+    def _step(self, image: Tensor, mask: Tensor, time_used: float) -> dict[str, Tensor]:
         recipe, networks = self.recipe, self.state.networks
-        factor = learning_rate(recipe, self.state.step)
-        for group in networks.optimizer.param_groups:
+        factor = learning_rate(recipe, self.state.step, time_used)
+        for group in networks.generator.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
-        if networks.discriminator_optimizer is not None:
-            for group in networks.discriminator_optimizer.param_groups:
+        for trained in networks.discriminators.values():
+            for group in trained.optimizer.param_groups:
                 group["lr"] = recipe.lr_discriminator * factor
-        return train_step(self.fabric, networks, recipe.losses, image, mask, recipe.clip)
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Batches from the state's step to the last: which photos depends on the step alone."""
-        recipe, fabric = self.recipe, self.fabric
-        dataset = InpaintingDataset(
-            self.source,
-            _masks(recipe),
-            size=recipe.size,
-            seed=recipe.seed,
-            min_scale=recipe.min_scale,
-            max_scale=recipe.max_scale,
-            flip=recipe.flip,
-        )
-        steps = range(self.state.step, recipe.steps)
-        positions = _positions(steps, recipe.batch, fabric.global_rank, fabric.world_size)
-        loader = DataLoader(
-            dataset,
-            batch_sampler=positions,
-            num_workers=recipe.workers,
-            pin_memory=fabric.device.type == "cuda",
-            worker_init_fn=_ignore_interrupts,
-            # The loader draws a seed; from its own generator, so that resuming changes nothing.
-            generator=torch.Generator().manual_seed(recipe.seed),
-        )
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        for batch in loader:
-            image = batch["image"].to(fabric.device, non_blocking=True).float() / 255
-            mask = batch["mask"].to(fabric.device, non_blocking=True)
-            yield image.contiguous(memory_format=layout), mask, int(batch["skipped"].sum())
+        # From the step's number, so that a resumed run draws what it would have drawn.
+        seed = np.random.SeedSequence([recipe.seed, self.state.step, self.fabric.global_rank])
+        random = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
+        return self.state.train_step(self.fabric, networks, image, mask, random)
 
     def _log(self, values: dict[str, Tensor]) -> dict[str, float]:
+        # First the values: they wait until the device has done all that it was given to do.
+        scalars = {name: value.item() for name, value in values.items()}
         now, step = time.monotonic(), self.state.step
         images = (step - self.logged_step) * self.recipe.batch * self.fabric.world_size
-        scalars = {name: value.item() for name, value in values.items()}
         scalars["images/s"] = images / (now - self.logged)
         scalars["skipped"] = float(self.state.skipped)
         self.logged, self.logged_step = now, step
@@ -210,6 +227,8 @@ class _Run:
         """Whether to stop and whether to save after this step: all processes do the same."""
         late = time.monotonic() - self.saved > 60 * self.recipe.save_minutes
         due = late or self.state.step % self.recipe.save_every == 0
+        if self.fabric.world_size == 1:  # without asking the device, which would wait for it
+            return bool(stopped), due
         votes = torch.tensor([bool(stopped), due], dtype=torch.float32, device=self.fabric.device)
         stop, save = cast(Tensor, self.fabric.all_reduce(votes, reduce_op="sum")) > 0
         return bool(stop), bool(save)
@@ -217,8 +236,10 @@ class _Run:
     def _save(self) -> None:
         # The weights first: they are refused if they are not finite, and then the last good
         # checkpoint is still there.
-        self._save_weights("weights.safetensors")
-        self.state.save(self.out / CHECKPOINT)
+        with self.clock.ending("saving"):
+            self._save_weights("weights.safetensors")
+            self.state.time = self.clock.record
+            self.state.save(self.out / CHECKPOINT)
         self.saved = time.monotonic()
 
     def _save_weights(self, name: str, **metadata: str) -> None:
@@ -226,13 +247,17 @@ class _Run:
             metadata |= {"recipe": self.recipe.name, "step": str(self.state.step)}
             save_weights(self.state.best_model, self.out / name, half=True, metadata=metadata)
 
-    def _validate(self, meter: Meter) -> None:
+    def _validate(self) -> None:
         """Score the network to ship on the validation photos, and keep it if it is the best."""
         if self.judge is None or not self.chief:
             return
+        with self.clock.ending("validation"):
+            self._score(self.judge)
+
+    def _score(self, judge: ImageSource) -> None:
         report = evaluate(
             {"model": self._fill},
-            self.judge,
+            judge,
             limit=self.recipe.val_photos,
             batch_size=4,
         )
@@ -241,7 +266,7 @@ class _Run:
         if self.logs is not None:
             self.logs.write(self.state.step, {f"val/{key}": value for key, value in means.items()})
         text = " ".join(f"{key} {value:.4g}" for key, value in means.items())
-        meter.say(f"step {self.state.step} validation: {text}")
+        self.meter.say(f"step {self.state.step} validation: {text}")
         if means["psnr"] > self.state.best:
             self.state.best = means["psnr"]
             self._save_weights("best.safetensors", psnr=f"{means['psnr']:.3f}")
@@ -250,10 +275,14 @@ class _Run:
         """Write a grid of fills of fixed photos with fixed masks."""
         if not self.chief:
             return
+        with self.clock.ending("sample"):
+            self._write_sample()
+
+    def _write_sample(self) -> None:
         recipe = self.recipe
         source = self.judge or self.source
         dataset = InpaintingDataset(
-            source, _masks(recipe), size=recipe.size, seed=1, min_scale=1.0, flip=False
+            source, mask_sampler(recipe), size=recipe.size, seed=1, min_scale=1.0, flip=False
         )
         samples = [dataset[position] for position in range(SAMPLES)]
         image = torch.stack([sample["image"] for sample in samples]).float() / 255
@@ -269,26 +298,6 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
-
-
-def _masks(recipe: Recipe) -> MaskSampler:
-    """Mask sampler of a recipe: ``"generated"``, ``"center"`` or a folder of mask files."""
-    if recipe.masks == "generated":
-        return GeneratedMasks(recipe.max_area)
-    return CenterSquare() if recipe.masks == "center" else MaskFolder(recipe.masks)
-
-
-def _positions(steps: range, batch: int, rank: int, world: int) -> list[list[int]]:
-    """Which samples each step of this process takes; all processes share out one sequence."""
-    return [
-        list(range((step * world + rank) * batch, (step * world + rank + 1) * batch))
-        for step in steps
-    ]
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which still needs its workers to finish the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

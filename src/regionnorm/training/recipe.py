@@ -21,13 +21,20 @@ class Losses:
     """Weights and kinds of the generator's losses; a weight of 0 switches a loss off.
 
     ``on_composite`` judges the composite, whose known pixels are the photo's own, instead of the
-    network's whole picture.
+    network's whole picture. ``coarse`` is the share that the first of two stages has in ``l1``;
+    ``gradient_penalty`` counts with ``gan="wgan"`` alone.
     """
 
     l1: float = Field(default=1.0, ge=0)
-    reconstruction: Literal["l1", "l1_over_hole_share", "l1_weighted"] = "l1_over_hole_share"
+    reconstruction: Literal["l1", "l1_over_hole_share", "l1_weighted", "l1_discounted"] = (
+        "l1_over_hole_share"
+    )
+    coarse: float = Field(default=1.0, ge=0)
     adversarial: float = Field(default=0.0, ge=0)
-    gan: Literal["nsgan", "lsgan", "hinge"] = "nsgan"
+    gan: Literal["nsgan", "lsgan", "hinge", "wgan"] = "nsgan"
+    gradient_penalty: float = Field(default=10.0, ge=0)
+    edge_adversarial: float = Field(default=0.0, ge=0)
+    feature_matching: float = Field(default=0.0, ge=0)
     perceptual: float = Field(default=0.0, ge=0)
     perceptual_layers: tuple[str, ...] = (
         "relu1_1",
@@ -36,8 +43,10 @@ class Losses:
         "relu4_1",
         "relu5_1",
     )
+    feature_distance: float = Field(default=0.0, ge=0)
     style: float = Field(default=0.0, ge=0)
     style_layers: tuple[str, ...] = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
+    total_variation: float = Field(default=0.0, ge=0)
     vgg: str | None = None
     on_composite: bool = True
 
@@ -51,7 +60,9 @@ class Recipe:
 
     name: str
     model: str = "rn"
-    options: dict[str, int | float | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    init: str | None = None  # weights to start from instead of random ones
+    training_step: str = "single-stage"
     losses: Losses = Field(default_factory=Losses)
 
     # Data
@@ -63,9 +74,14 @@ class Recipe:
     masks: str = "generated"
     max_area: float = Field(default=0.6, gt=0, le=0.95)
     workers: int = Field(default=2, ge=0)
+    # Photos decoded once into the device's memory; auto: on CUDA, if they fit.
+    resident: Literal["auto", "never", "always"] = "auto"
+    resident_gib: float | None = Field(default=None, gt=0)  # None: half of what is free
 
     # Optimisation
     steps: int = Field(default=225_000, ge=1)
+    # Ends the run earlier: saved, validated and done after so many minutes, all parts together.
+    minutes: float | None = Field(default=None, gt=0)
     lr: float = Field(default=1e-4, gt=0)
     lr_discriminator: float = Field(default=1e-5, gt=0)
     betas: tuple[float, float] = (0.0, 0.9)
@@ -74,6 +90,7 @@ class Recipe:
     clip: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
     discriminator_width: int = Field(default=64, ge=1)
+    discriminator_steps: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
 
     # Machine
@@ -108,7 +125,8 @@ class Recipe:
     @property
     def needs_features(self) -> bool:
         """Whether VGG features are needed."""
-        return self.losses.perceptual > 0 or self.losses.style > 0
+        losses = self.losses
+        return losses.perceptual > 0 or losses.feature_distance > 0 or losses.style > 0
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -167,7 +185,9 @@ def _replaced(holder: Any, path: list[str], value: str, key: str) -> Any:
     return replace(holder, **{name: None if value == "none" else value})
 
 
-def _scalar(value: str) -> int | float | str:
+def _scalar(value: str) -> bool | int | float | str:
+    if value in ("true", "false"):
+        return value == "true"
     for convert in (int, float):
         try:
             return convert(value)
