@@ -20,7 +20,7 @@ from regionnorm.models import create_model, list_models
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_survives_the_round_trip(name: str, tmp_path: Path) -> None:
-    model = create_model(name, width=4, blocks=1, prefill="diffusion")
+    model = create_model(name, width=4)
     save_weights(model, tmp_path / "model.safetensors")
     again = load_weights(tmp_path / "model.safetensors")
     assert (again.name, again.options) == (model.name, model.options)

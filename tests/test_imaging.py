@@ -327,7 +327,8 @@ def test_a_failing_save_leaves_nothing_behind(
 
 
 def test_every_suffix_listed_can_be_written_in_gray(tmp_path: Path, make_photo) -> None:
-    for suffix in IMAGE_SUFFIXES:
+    plugin = {".heic", ".heif", ".hif"} - set(Image.registered_extensions())
+    for suffix in IMAGE_SUFFIXES - plugin:
         write_image(make_photo(20, 20, "L"), tmp_path / f"photo{suffix}")
         assert read_image(tmp_path / f"photo{suffix}").size == (20, 20)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from regionnorm import __version__
 
 if TYPE_CHECKING:
+    from PIL import Image
     from rich.table import Table
 
 __all__ = ["app", "main"]
@@ -89,12 +91,61 @@ def _root(
 def inpaint(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
     mask: Annotated[
-        Path,
-        typer.Option("--mask", "-m", help="White = hole. A file, or a folder with the same stems."),
+        str,
+        typer.Option(
+            "--mask",
+            "-m",
+            metavar="MASK",
+            help="White = hole. A file, or a folder with the same stems; or alpha (transparent "
+            "pixels), auto:scratches, color:#ff00ff.",
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file, or for a folder the folder, to write.")
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file, or for a folder the folder, to write. Not needed with --preview or "
+            "--save-mask.",
+        ),
+    ] = None,
+    invert_mask: Annotated[
+        bool, typer.Option("--invert-mask", help="Black = hole instead of white.")
+    ] = False,
+    dilate: Annotated[
+        int, typer.Option(metavar="PX", min=0, help="Grow the hole by so many pixels.")
+    ] = 0,
+    feather: Annotated[
+        int,
+        typer.Option(
+            metavar="PX", min=0, help="Match colours at the hole's border, fading inside it."
+        ),
+    ] = 0,
+    fit_mask: Annotated[
+        bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
+    ] = None,
+    save_mask: Annotated[
+        Path | None, typer.Option(help="Write the mask that is used: a file or folder.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="For large photos and holes: auto, original, crop or resize.")
+    ] = "auto",
+    texture: Annotated[
+        bool | None,
+        typer.Option(
+            "--texture/--no-texture",
+            help="Add fine detail from the rest of the photo; by default if numba is installed.",
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=100, help="For JPEG, WebP, AVIF; by default as the photo's."
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
     device: Device = None,
     precision: Annotated[
@@ -103,26 +154,47 @@ def inpaint(
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Photos of a folder worked on at once.")
+    ] = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="CSV file to add a line to for each photo.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results.")
     ] = False,
 ) -> int:
     """Fill the hole of a photo, or of a folder of photos.
 
-    The result has the photo's size, and its pixels outside the hole are the photo's own, to the
-    byte in lossless formats (PNG, TIFF, WebP, BMP). In folders, photos and masks are paired by
-    file stem; what fails is named at the end.
+    The result has the photo's size, format, mode and metadata, and its pixels outside the hole
+    are the photo's own, to the byte in lossless formats (PNG, TIFF, WebP, BMP, GIF). In folders,
+    photos and masks are paired by file stem, photos whose result exists are skipped, and what
+    fails is named at the end.
 
     \b
     Example:
-      regionnorm inpaint photo.jpg --mask mask.png -o filled.png
-      regionnorm inpaint photos/ --mask masks/ -o filled/
+      regionnorm inpaint photo.jpg --mask mask.png -o filled.jpg
+      regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
+      regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
     """
     from regionnorm.inpainter import Inpainter, inpaint_path
+    from regionnorm.mask_doctor import MaskOptions
 
-    inpainter = Inpainter(model, device=device, precision=precision)
-    with _progress("inpaint") as on_progress:
-        report = inpaint_path(
+    # Without a result to write there is nothing to load a network for.
+    inpainter = (
+        Inpainter(
+            model,
+            device=device,
+            precision=precision,
+            strategy=strategy,
+            feather=feather,
+            texture=texture,
+        )
+        if output is not None
+        else _no_fill
+    )
+    with _quiet_decoders(), _progress("inpaint") as on_progress:
+        outcome = inpaint_path(
             inpainter,
             image,
             mask,
@@ -130,14 +202,31 @@ def inpaint(
             recursive=recursive,
             overwrite=overwrite,
             on_progress=on_progress,
+            jobs=jobs,
+            mask_options=MaskOptions(invert_mask, dilate, fit_mask),
+            quality=quality,
+            save_mask=save_mask,
+            preview=preview,
+            report=report,
         )
-    for photo, reason in report.failed:
+    for photo, line in outcome.warnings:
+        _note(f"Warning: {photo}: {line}")
+    for photo, reason in outcome.failed:
         _error(reason if str(photo) in reason else f"{photo}: {reason}")
-    if len(report.done) == 1:
-        typer.echo(report.done[0])
-    elif report.done:
-        typer.echo(f"{len(report.done)} photos in {output}")
-    return 1 if report.failed else 0
+    _print_done(outcome.done, len(outcome.skipped), output, image.is_dir())
+    return 1 if outcome.failed else 0
+
+
+def _no_fill(photo: Image.Image, hole: object) -> Image.Image:
+    return photo
+
+
+def _print_done(done: Sequence[Path], skipped: int, output: Path | None, folder: bool) -> None:
+    if len(done) == 1 and not skipped:
+        typer.echo(_printable(done[0]))
+    elif done or skipped:
+        there = f" ({skipped} were there already)" if skipped else ""
+        typer.echo(f"{len(done)} photos in {_printable(output)}{there}")
 
 
 def _print_recipes(value: bool) -> None:
@@ -258,9 +347,21 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Seed of the fixed masks and the intervals.")
     ] = 0,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Measure this too: feature_distance (VGG-19), lpips, fid, or none; repeatable. "
+            "By default feature_distance if its weights are here ($REGIONNORM_VGG).",
+        ),
+    ] = None,
     device: Device = None,
 ) -> int:
-    """Measure PSNR, SSIM and l1 by masked area.
+    """Measure PSNR, SSIM, l1 and how alike the pictures look, by masked area.
+
+    The feature distance compares activations of VGG-19; it is not LPIPS. LPIPS and FID come from
+    torchmetrics and torchvision: pip install 'regionnorm[lpips]'.
 
     \b
     Example:
@@ -270,7 +371,10 @@ def evaluate(
     from regionnorm.data import MaskFolder, open_source
     from regionnorm.evaluate import evaluate as run
     from regionnorm.evaluate import resolve_models
+    from regionnorm.perceptual import FrechetDistance, available, make_metrics
 
+    wanted = available() if metrics is None else [name for name in metrics if name != "none"]
+    further = make_metrics(name for name in wanted if name != "fid")
     fillers = resolve_models(models or ["default", "ns", "telea"], device, jobs=os.cpu_count() or 1)
     with _progress("evaluate") as on_progress:
         result = run(
@@ -282,6 +386,8 @@ def evaluate(
             limit=limit,
             seed=seed,
             difference_to=difference_to,
+            further=further,
+            fid=FrechetDistance if "fid" in wanted else None,
             on_progress=on_progress,
         )
     _print_table(result.to_table())
@@ -333,6 +439,49 @@ def masks(
     typer.echo(f"{written} masks in {out}")
 
 
+@app.command("app")
+def app_(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 to be reached from the network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 7860,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="REGIONNORM_PASSWORD", help="Ask every visitor for it.", show_envvar=True
+        ),
+    ] = None,
+    max_megapixels: Annotated[
+        float, typer.Option(metavar="N", min=0.001, help="Refuse larger photos.")
+    ] = 40,
+    max_queue: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests that may wait; more are sent away.")
+    ] = 64,
+    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    device: Device = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
+    ] = None,
+) -> None:
+    """Serve a web page with a brush, and the same service for programs.
+
+    Visitors' files stay in a temporary folder that is removed at the end. Ctrl-C stops the app.
+
+    \b
+    Example:
+      regionnorm app
+      regionnorm app --host 0.0.0.0 --port 8000 --password secret
+    """
+    from regionnorm.inpainter import Inpainter
+    from regionnorm.web import AppOptions, serve
+
+    options = AppOptions(host, port, password, max_megapixels, max_queue)
+    inpainter = Inpainter(model, device=device, precision=precision)
+    serve(inpainter, options, on_start=lambda url: typer.echo(f"Open {url} (Ctrl-C stops it)"))
+
+
 @app.command()
 def models() -> None:
     """List the networks: what they are, parameters, statistics.
@@ -355,6 +504,30 @@ def models() -> None:
         stats = {str(m.stats) for m in model.modules() if hasattr(m, "stats")}
         table.add_row(name, f"{count / 1e6:.1f} M", ", ".join(sorted(stats)), describe_model(name))
     _print_table(table)
+
+
+@app.command()
+def convert(
+    released: Annotated[
+        Path, typer.Argument(metavar="RELEASED", help="The .pth file of the paper's authors.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+) -> None:
+    """Convert the weights that the paper's authors released.
+
+    Their generator's weights become a file that inpaint, evaluate and Inpainter take; the network
+    computes what theirs does.
+
+    \b
+    Example:
+      regionnorm convert released.pth out.safetensors
+      regionnorm inpaint photo.jpg --mask mask.png -o filled.png --model out.safetensors
+    """
+    from regionnorm.checkpoints import convert_released
+
+    model = convert_released(released, output)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(f"{output}: {model.name}, {count / 1e6:.1f} M parameters")
 
 
 # --- reading what was typed ----------------------------------------------------------------------
@@ -402,6 +575,36 @@ def _progress(title: str) -> Iterator[Callable[..., None]]:
         yield lambda done, total, *_: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """Keep what decoders say about damaged files off stderr; every such file gets its one line.
+
+    Pillow warns through Python; libtiff and OpenCV write to the process's descriptor 2 themselves.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            real = sys.stderr.fileno() == 2
+        except (AttributeError, OSError, ValueError):  # replaced by something without one
+            real = False
+        if not real:
+            yield
+            return
+        before = sys.stderr
+        before.flush()
+        kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        sys.stderr = os.fdopen(kept, "w", errors="backslashreplace", buffering=1)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            sys.stderr.close()
+            sys.stderr = before
+
+
 def _print_table(table: Table) -> None:
     from rich.console import Console
 
@@ -410,8 +613,18 @@ def _print_table(table: Table) -> None:
 
 
 def _error(message: str) -> None:
+    _note(f"Error: {message}")
+
+
+def _note(message: str) -> None:
     # Plain print: rich would wrap the line, and a path in it.
-    print(f"Error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(_printable(" ".join(message.splitlines())), file=sys.stderr)
+
+
+def _printable(text: object) -> str:
+    # Names of files need be no valid UTF-8, and may hold what moves a terminal's cursor.
+    shown = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
 
 
 def _fail(message: str) -> int:

@@ -7,29 +7,50 @@ command line, the Python API, training and evaluation agree on orientation, mode
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from regionnorm._files import (
+    IMAGE_SUFFIXES,
+    atomic_path,
+    decode,
+    format_of,
+    list_images,
+    save_image,
+)
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_THRESHOLD",
+    "array_to_image",
+    "atomic_path",
+    "check_writable",
+    "composite",
+    "decode",
+    "format_of",
+    "image_to_tensor",
+    "list_images",
+    "mask_to_array",
+    "mask_to_tensor",
+    "orientation_of",
+    "read_image",
+    "read_mask",
+    "save_image",
+    "standardize",
+    "supports_mode",
+    "tensor_to_image",
+    "upright",
+    "write_image",
+]
 
 MASK_THRESHOLD = 0.5
 """A mask pixel brighter than this share of white is hole (8 bit: above 127)."""
-
-IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
-    | {".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-"""File name endings, in lower case, that are taken for photos in a folder."""
-
-# A closed list: Pillow would otherwise also try formats that run other programs (EPS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 
 _SAVE_DEFAULTS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -47,75 +68,7 @@ _MODES: dict[str, frozenset[str]] = {
 }
 _METADATA_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "TIFF", "AVIF"})
 
-_T = TypeVar("_T")
-
-
 # --- files ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file so that it is there whole or not at all.
-
-    Yields a temporary path in the same folder, with the same suffix, to an empty file that exists.
-    Leaving the block normally moves it to ``path``; an exception removes it. Missing parent
-    folders are made.
-
-    Example:
-        >>> with atomic_path("out/table.txt") as temporary:
-        ...     temporary.write_text("done")
-
-    Raises:
-        OSError: The place cannot be written to.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file inside it")
-    # A short random name of its own: a name near the length limit must not overflow.
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.open("xb").close()
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        yield temporary
-        try:
-            os.replace(temporary, target)
-        except OSError as error:
-            raise _cannot_write(target, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
-    """Return the photos of a folder, sorted by path.
-
-    A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case. Hidden
-    files are left out: they are temporary files and what file managers leave behind.
-
-    Args:
-        folder: Where to look.
-        recursive: Look in the folders inside it too.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        NotADirectoryError: ``folder`` is a file.
-    """
-    root = Path(folder)
-    if not root.exists():
-        raise FileNotFoundError(f"there is no folder {root}; check the path")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file; give the folder that holds the photos")
-    found = root.rglob("*") if recursive else root.iterdir()
-    return sorted(
-        path
-        for path in found
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -126,7 +79,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         OSError: The file cannot be opened.
         ValueError: The file is no image, is damaged or cut short, or is too large.
     """
-    return _decode(Path(path), standardize)
+    return decode(Path(path), lambda image, _: standardize(image))
 
 
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
@@ -139,7 +92,7 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
         OSError: The file cannot be opened.
         ValueError: The file is no image, is damaged or cut short, or is too large.
     """
-    return _decode(Path(path), mask_to_array)
+    return decode(Path(path), lambda image, _: mask_to_array(image))
 
 
 def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options: Any) -> None:
@@ -160,16 +113,12 @@ def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options
     """
     target = Path(path)
     check_writable(target, image.mode)
-    format_name = _format_of(target)
+    format_name = format_of(target)
     options = dict(_SAVE_DEFAULTS.get(format_name, {}))
     if format_name in _METADATA_FORMATS:
         kept = {key: image.info.get(key) for key in ("icc_profile", "exif")}
         options |= {key: value for key, value in kept.items() if value}
-    with atomic_path(target) as temporary:
-        try:
-            image.save(temporary, format=format_name, **(options | save_options))
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_write(target, error) from error
+    save_image(image, target, format_name, options | save_options)
 
 
 def supports_mode(path: str | os.PathLike[str], mode: str) -> bool:
@@ -178,7 +127,7 @@ def supports_mode(path: str | os.PathLike[str], mode: str) -> bool:
     Raises:
         ValueError: The suffix belongs to no known format.
     """
-    modes = _MODES.get(_format_of(Path(path)), frozenset({"L", "LA", "RGB", "RGBA"}))
+    modes = _MODES.get(format_of(Path(path)), frozenset({"L", "LA", "RGB", "RGBA"}))
     return mode in modes
 
 
@@ -207,7 +156,7 @@ def standardize(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: The mode has no known range (32-bit float), or no conversion.
     """
-    image = _upright(image)
+    image = upright(image)
     if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
@@ -223,7 +172,17 @@ def standardize(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    try:
+        orientation = int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF data raises nearly anything
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation says; damaged EXIF data is dropped."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data raises nearly anything, and the pixels are still good
@@ -354,57 +313,3 @@ def _require_array(value: object, what: str) -> None:
         raise ValueError(
             f"got a {what} of type {type(value).__name__}; give a PIL image or a NumPy array"
         )
-
-
-def _decode(path: Path, convert: Callable[[Image.Image], _T]) -> _T:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give an image file")
-    try:
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {path}; check the path") from error
-    except OSError as error:
-        raise type(error)(f"cannot read {path}: {_reason(error)}") from error
-    with file:
-        try:
-            Image.init()
-            image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
-            image.load()
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(
-                f"{path} has too many pixels to be decoded; make it smaller"
-            ) from error
-        except UnidentifiedImageError as error:
-            raise ValueError(
-                f"{path} is no image this program can read; use PNG, JPEG, WebP, TIFF or BMP"
-            ) from error
-        except Exception as error:  # the decoders raise nearly anything on damaged files
-            raise ValueError(
-                f"{path} is damaged or cut short ({_reason(error)}); use an intact copy"
-            ) from error
-        try:
-            return convert(image)
-        except ValueError as error:
-            raise ValueError(f"cannot use {path}: {_reason(error)}") from error
-
-
-def _format_of(path: Path) -> str:
-    suffix = path.suffix.lower()
-    format_name = Image.registered_extensions().get(suffix)
-    if suffix not in IMAGE_SUFFIXES or format_name is None:
-        raise ValueError(
-            f"cannot write {path}: {suffix or 'a name without suffix'} is no image format; "
-            "use .png, .jpg, .webp, .tif or .bmp"
-        )
-    return format_name
-
-
-def _cannot_write(path: Path, error: Exception) -> OSError | ValueError:
-    kind = OSError if isinstance(error, OSError) else ValueError
-    return kind(f"cannot write {path}: {_reason(error)}; choose another place")
-
-
-def _reason(error: Exception) -> str:
-    # str(OSError) repeats the path; strerror is only the reason. Always one line.
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())

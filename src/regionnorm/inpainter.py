@@ -1,12 +1,9 @@
-"""Fill holes in photos: any size, any format, single files and folders."""
+"""Fill holes in photos: any size, any mode."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Set
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,29 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from regionnorm.batch import BatchReport, Fill, inpaint_path
 from regionnorm.devices import has_native_bfloat16, pick_device
-from regionnorm.imaging import (
-    array_to_image,
-    check_writable,
-    image_to_tensor,
-    list_images,
-    mask_to_array,
-    mask_to_tensor,
-    read_image,
-    read_mask,
-    standardize,
-    supports_mode,
-    tensor_to_image,
-    write_image,
-)
-from regionnorm.models.base import MIN_SIZE
+from regionnorm.imaging import mask_to_array
 from regionnorm.nn.precision import cast_convolutions
+from regionnorm.photo import Photo
+from regionnorm.strategies import check_strategy, fill_holes
+from regionnorm.texture import add_texture, wants_texture
 
-__all__ = ["BatchReport", "Inpainter", "inpaint_path"]
+__all__ = ["BatchReport", "Fill", "Inpainter", "inpaint_path"]
 
 Array = npt.NDArray[Any]
-Fill = Callable[[Image.Image, npt.NDArray[np.bool_]], Image.Image]
-Progress = Callable[[int, int, Path], None]
+
+_MOST_FEATHER = 256
+# Pixels of a window that still gets texture. Twelve megapixels would take 2.6 GB instead of 0.9,
+# and their texture shows little: it is fine detail, a few pixels wide.
+_MOST_TEXTURE = 4_000_000
 
 
 class Inpainter:
@@ -53,13 +43,23 @@ class Inpainter:
         precision: ``"fp32"``, ``"bf16"`` (autocast), or None for bf16 where the device computes in
             it natively: it takes about 0.6 of the time and changes a filled pixel by about a fifth
             of a grey level.
+        strategy: How photos larger than the network's reach are filled: ``"original"``,
+            ``"crop"``, ``"resize"``, or ``"auto"``, which chooses; see
+            :func:`regionnorm.strategies.fill_holes`.
+        feather: Pixels inside the hole over which a difference in colour at its border fades;
+            0 leaves the network's colours as they are.
+        texture: Whether fine detail from the known part of the photo is added to the fill
+            (:func:`regionnorm.texture.add_texture`). None adds it where numba is installed, but
+            not to what a module of your own makes. Holes whose surroundings take more than 4
+            megapixels get none.
 
     Example:
         >>> filled = Inpainter()(Image.open("photo.jpg"), Image.open("mask.png"))
 
     Raises:
         FileNotFoundError: The weights file does not exist.
-        ValueError: The name, the device or the precision is not known.
+        ValueError: The name, the device, the precision or another option is not known.
+        ImportError: ``texture`` is True and numba is missing.
     """
 
     def __init__(
@@ -68,7 +68,14 @@ class Inpainter:
         *,
         device: str | torch.device | None = None,
         precision: str | None = None,
+        strategy: str = "auto",
+        feather: int = 0,
+        texture: bool | None = None,
     ) -> None:
+        check_strategy(strategy)
+        self.strategy, self.feather = strategy, _checked_feather(feather)
+        own = isinstance(model, nn.Module) and texture is None
+        self.texture = False if own else wants_texture(texture)
         if isinstance(model, nn.Module):
             first = next(model.parameters(), None)
             self.device = (
@@ -90,28 +97,75 @@ class Inpainter:
         if self._autocast is not None and not isinstance(model, nn.Module):
             cast_convolutions(self.model, self._autocast)
 
-    def __call__(self, image: Image.Image | Array, mask: Image.Image | Array) -> Image.Image:
+    def __call__(
+        self,
+        image: Image.Image | Array,
+        mask: Image.Image | Array,
+        *,
+        strategy: str | None = None,
+        feather: int | None = None,
+        texture: bool | None = None,
+    ) -> Image.Image:
         """Fill the hole.
 
         Args:
-            image: A photo of any mode, or a uint8 array ``[H, W]`` or ``[H, W, C]``; both sides
-                at least 16 pixels. Its EXIF orientation is applied.
+            image: A photo of any mode and size, or a uint8 array ``[H, W]`` or ``[H, W, C]``. Its
+                EXIF orientation is applied.
             mask: White = hole: an image, or an array ``[H, W]``, bool or uint8.
+            strategy: For this photo only; None takes the inpainter's.
+            feather: For this photo only; None takes the inpainter's.
+            texture: For this photo only; None takes the inpainter's.
 
         Returns:
-            An image of the same size. Colour stays RGB, gray stays gray, alpha is kept as it was;
-            palette images become RGB or RGBA, 16 bits become 8. Pixels outside the hole are
-            those of the (upright, converted) photo, exactly.
+            An image of the same size and mode, upright. Pixels outside the hole are the photo's
+            own, exactly, and so is transparency everywhere. A palette keeps its entries and gets
+            new ones where it has room; convert such photos to RGB first for the finest fill.
 
         Raises:
-            ValueError: The photo is too small, the mask has another size, no hole or nothing but
-                hole, or the model's output has another shape or is not finite.
+            ValueError: The mask has another size, no hole or nothing but hole, the photo has
+                pixels of 32 bits, or the model's output has another shape or is not finite.
         """
-        photo = standardize(image if isinstance(image, Image.Image) else array_to_image(image))
-        hole = mask_to_array(mask)
+        photo, hole = Photo.from_image(image), mask_to_array(mask)
+        filled = self.fill_photo(photo, hole, strategy=strategy, feather=feather, texture=texture)
+        return filled.image
+
+    def fill_photo(
+        self,
+        photo: Photo,
+        hole: npt.NDArray[np.bool_],
+        *,
+        opaque: bool = False,
+        strategy: str | None = None,
+        feather: int | None = None,
+        texture: bool | None = None,
+    ) -> Photo:
+        """Fill the hole of a photo in its own mode and depth.
+
+        Args:
+            photo: What :func:`~regionnorm.photo.read_photo` returns.
+            hole: bool ``[H, W]``.
+            opaque: Make the hole visible where it is transparent.
+            strategy: For this photo only; None takes the inpainter's.
+            feather: For this photo only; None takes the inpainter's.
+            texture: For this photo only; None takes the inpainter's.
+
+        Raises:
+            ValueError: As for a call.
+        """
         _check(photo, hole)
-        filled = tensor_to_image(self._run(image_to_tensor(photo), mask_to_tensor(hole)))
-        return _paste(photo, filled, hole)
+        alpha = photo.alpha()
+        textured = self.texture if texture is None else wants_texture(texture)
+        colours = fill_holes(
+            self._run,
+            photo.colours(),
+            hole,
+            strategy=self.strategy if strategy is None else strategy,
+            feather=self.feather if feather is None else _checked_feather(feather),
+            texture=_with_texture if textured else None,
+            # What cannot be seen has any colour, black most often, and must not bleed in.
+            hidden=None if alpha is None else alpha == 0,
+        )
+        return photo.filled(colours, hole, opaque=opaque)
 
     @torch.inference_mode()
     def _run(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -122,8 +176,7 @@ class Inpainter:
             else nullcontext()
         )
         with autocast:
-            # Zeros in the hole: the result may not depend on what the hole covers.
-            output = self.model(image * (1 - mask), mask)
+            output = self.model(image, mask)
         if not isinstance(output, Tensor) or output.shape != image.shape:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
@@ -133,7 +186,7 @@ class Inpainter:
             raise ValueError(
                 "the model returned NaN or infinity; try precision fp32 or other weights"
             )
-        return output
+        return output.float().cpu()
 
 
 def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype | None:
@@ -145,12 +198,28 @@ def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype 
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def _check(photo: Image.Image, hole: npt.NDArray[np.bool_]) -> None:
+def _with_texture(photo: Array, filled: Array, hole: npt.NDArray[np.bool_]) -> Array:
+    """Add texture to the fill of one window, uint8 or uint16 ``[H, W, 3]``."""
+    if hole.size > _MOST_TEXTURE:
+        return filled
+    most = np.iinfo(photo.dtype).max
+    image, fill = (
+        torch.from_numpy(np.divide(pixels, most, dtype=np.float32)).permute(2, 0, 1)[None]
+        for pixels in (photo, filled)
+    )
+    textured = add_texture(image, fill, torch.from_numpy(hole.astype(np.float32))[None, None])
+    levels: Array = textured[0].permute(1, 2, 0).mul(most).round().numpy().astype(photo.dtype)
+    return levels
+
+
+def _checked_feather(feather: int) -> int:
+    if not 0 <= feather <= _MOST_FEATHER:
+        raise ValueError(f"feather is {feather} pixels; give 0 to {_MOST_FEATHER}")
+    return feather
+
+
+def _check(photo: Photo, hole: npt.NDArray[np.bool_]) -> None:
     width, height = photo.size
-    if min(width, height) < MIN_SIZE:
-        raise ValueError(
-            f"the photo is {width}x{height}; both sides should be {MIN_SIZE} pixels or more"
-        )
     if hole.shape != (height, width):
         raise ValueError(
             f"the mask is {hole.shape[1]}x{hole.shape[0]} but the upright photo is "
@@ -160,216 +229,3 @@ def _check(photo: Image.Image, hole: npt.NDArray[np.bool_]) -> None:
         raise ValueError("the mask is black everywhere; paint what should be filled white")
     if hole.all():
         raise ValueError("the mask is white everywhere; leave black what should be kept")
-
-
-def _paste(photo: Image.Image, filled: Image.Image, hole: npt.NDArray[np.bool_]) -> Image.Image:
-    gray = photo.mode in ("L", "LA")
-    new = filled.convert("L") if gray else filled
-    old = photo.convert(new.mode)
-    # A choice on the bytes themselves: arithmetic could change known pixels by rounding.
-    chosen = np.where(hole if gray else hole[:, :, None], np.asarray(new), np.asarray(old))
-    result = Image.fromarray(chosen)
-    if photo.mode in ("LA", "RGBA"):
-        result.putalpha(photo.getchannel("A"))
-    _keep_metadata(photo, result)
-    return result
-
-
-def _keep_metadata(photo: Image.Image, result: Image.Image) -> None:
-    result.info.clear()
-    if photo.info.get("icc_profile"):
-        result.info["icc_profile"] = photo.info["icc_profile"]
-    if photo.info.get("exif"):
-        with suppress(Exception):  # damaged EXIF data raises nearly anything
-            exif = Image.Exif()
-            exif.load(photo.info["exif"])
-            # Written anew, it loses the thumbnail, which would still show what was removed.
-            result.info["exif"] = exif.tobytes()
-
-
-# --- files and folders ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """What :func:`inpaint_path` did.
-
-    Attributes:
-        done: The files written.
-        failed: The photos that could not be filled, each with one line that says why.
-    """
-
-    done: list[Path]
-    failed: list[tuple[Path, str]]
-
-
-def inpaint_path(
-    inpainter: Fill,
-    image: str | os.PathLike[str],
-    mask: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    recursive: bool = False,
-    overwrite: bool = False,
-    on_progress: Progress | None = None,
-) -> BatchReport:
-    """Fill a photo, or every photo of a folder, and write the results.
-
-    A photo's mask is the file of the same stem in the mask folder (of the same name where there
-    are several), or the one mask file given. In a folder a result has its photo's name; where that
-    format cannot hold the result (GIF, for one), ``.png`` is appended. A photo that fails never
-    stops the others.
-
-    Args:
-        inpainter: An :class:`Inpainter`, or any function of a photo and a bool mask.
-        image: A photo, or a folder of photos.
-        mask: A mask, or a folder of masks.
-        output: A file for one photo; a folder otherwise. Missing folders are made.
-        recursive: Take the folders inside ``image`` too, and keep their structure.
-        overwrite: Replace results that exist; a photo or a mask is never replaced.
-        on_progress: Called after each photo as ``on_progress(count, total, photo)``.
-
-    Raises:
-        FileNotFoundError: ``image`` or ``mask`` does not exist.
-        ValueError: There are no photos, or the same place is given twice.
-        OSError: The output folder cannot be made or written to.
-    """
-    source, masks = Path(image), Path(mask)
-    _check_paths(source, masks, Path(output))
-    jobs = _plan(source, masks, output, recursive)
-    mask_files = list_images(masks, recursive=recursive) if masks.is_dir() else [masks]
-    inputs = {_identity(path) for path in [*mask_files, *(job.photo for job in jobs)]}
-    _make_folder(Path(output) if source.is_dir() else jobs[0].target.parent)
-    find_mask = _mask_finder(masks, mask_files)
-    done: list[Path] = []
-    failed: list[tuple[Path, str]] = []
-    for count, job in enumerate(jobs, 1):
-        try:
-            mask_file = find_mask(job)
-            done.append(_fill_file(inpainter, job, mask_file, inputs, overwrite))
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            failed.append((job.photo, _message(error)))
-        if on_progress is not None:
-            on_progress(count, len(jobs), job.photo)
-    return BatchReport(done, failed)
-
-
-@dataclass(frozen=True)
-class _Job:
-    photo: Path
-    target: Path
-    stem: Path  # what its mask is called: the path inside the folder of photos, without suffix
-    named_by_user: bool = False  # then the target's format is not ours to change
-
-
-def _check_paths(source: Path, masks: Path, out: Path) -> None:
-    for path, what in ((source, "photo or folder"), (masks, "mask or folder of masks")):
-        if not path.exists():
-            raise FileNotFoundError(f"there is no {what} {path}; check the path")
-    if _same(source, masks):
-        raise ValueError(
-            f"{masks} is given as photos and as masks; keep the masks in another place"
-        )
-    for path, what in ((source, "photo"), (masks, "mask")):
-        if _same(path, out):
-            raise ValueError(f"the output {out} is also the {what} given; choose another place")
-    if source.is_dir() and out.exists() and not out.is_dir():
-        raise NotADirectoryError(
-            f"the output {out} is a file; for a folder of photos name a folder"
-        )
-
-
-def _plan(source: Path, masks: Path, output: str | os.PathLike[str], recursive: bool) -> list[_Job]:
-    out = Path(output)
-    if not source.is_dir():
-        into_folder = out.is_dir() or not out.suffix or str(output).endswith(("/", os.sep))
-        target = out / source.name if into_folder else out
-        return [_Job(source, target, Path(source.stem), named_by_user=not into_folder)]
-    # Masks and earlier results may lie inside the folder of photos; they are no photos.
-    root = source.resolve()
-    others = [path for path in (masks.resolve(), out.resolve()) if path.is_relative_to(root)]
-    photos = [
-        photo
-        for photo in list_images(source, recursive=recursive)
-        if not any((root / photo.relative_to(source)).is_relative_to(other) for other in others)
-    ]
-    if not photos:
-        raise ValueError(f"there are no photos in {source}; give a folder of .jpg, .png, ... files")
-    names = [photo.relative_to(source) for photo in photos]
-    return [
-        _Job(photo, out / name, name.with_suffix(""))
-        for photo, name in zip(photos, names, strict=True)
-    ]
-
-
-def _make_folder(folder: Path) -> None:
-    # Before the first photo: a place that cannot be written to should not cost a run to find out.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another place"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the folder {folder} cannot be written to; choose another place")
-
-
-def _mask_finder(masks: Path, files: list[Path]) -> Callable[[_Job], Path]:
-    if not masks.is_dir():
-        return lambda job: masks
-    by_stem: dict[Path, list[Path]] = {}
-    for path in files:
-        by_stem.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
-
-    def find(job: _Job) -> Path:
-        found = by_stem.get(job.stem, [])
-        name = job.photo.name
-        if not found:
-            raise FileNotFoundError(
-                f"there is no mask {job.stem}.png (or .jpg, ...) in {masks}; add one"
-            )
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            found = [path for path in found if path.name == name]
-            if not found:
-                raise ValueError(f"several masks fit it ({names}); keep one, or name one {name}")
-        return found[0]
-
-    return find
-
-
-def _fill_file(
-    inpainter: Fill, job: _Job, mask: Path, inputs: Set[tuple[int, int]], overwrite: bool
-) -> Path:
-    photo = read_image(job.photo)
-    target = job.target
-    if not job.named_by_user and not supports_mode(target, photo.mode):
-        target = target.with_name(f"{target.name}.png")
-    # All that can be refused is refused before the slow part.
-    check_writable(target, photo.mode)
-    if target.exists() and _identity(target) in inputs:
-        raise ValueError(
-            f"the result would replace {target}, a photo or mask; choose another output"
-        )
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists; allow replacing it with --overwrite")
-    write_image(inpainter(photo, read_mask(mask)), target)
-    return target
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    # Not the name: links, and upper and lower case, may hide that two names are one file.
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _same(first: Path, second: Path) -> bool:
-    return first.exists() and second.exists() and first.samefile(second)
-
-
-def _message(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    no_memory = "out of memory" in text.lower() or "allocate memory" in text.lower()
-    if no_memory or isinstance(error, MemoryError):
-        return "there is not enough memory for a photo of this size; make it smaller"
-    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,18 @@ class Sample(TypedDict):
     """float32 ``[1, S, S]``, 1 in the hole."""
     skipped: int
     """How many unreadable photos were passed over to find this one."""
+
+
+class Drawn(NamedTuple):
+    """What chance decides about the crop of a sample."""
+
+    scale: float
+    """Side of the crop as a share of the photo's short side."""
+    across: float
+    """Where the crop lies from left to right, 0 to 1."""
+    down: float
+    """Where it lies from top to bottom, 0 to 1."""
+    mirrored: bool
 
 
 class InpaintingDataset(Dataset[Sample]):
@@ -97,34 +109,43 @@ class InpaintingDataset(Dataset[Sample]):
         """
         if position < 0:
             raise IndexError(f"position {position}: must be 0 or more")
-        rng = np.random.default_rng((self.seed, _SAMPLE_STREAM, position))
-        # All numbers are drawn before the photo is known, so that a file that turns up
-        # unreadable changes the photo of this sample and nothing else.
-        scale = float(rng.uniform(self.min_scale, self.max_scale))
-        across, down, side = rng.random(3).tolist()
+        drawn, rng = self.draw(position)
         mask = self.masks(self.size, self.size, rng)
-        photo, skipped = self._photo(position, at_least=int(np.ceil(self.size / scale)))
-        crop = _crop(photo, scale, across, down, self.size)
+        photo, skipped = self._photo(position, at_least=int(np.ceil(self.size / drawn.scale)))
+        crop = _crop(photo, drawn.scale, drawn.across, drawn.down, self.size)
         pixels = np.asarray(crop)
-        if self.flip and side < 0.5:
+        if drawn.mirrored:
             pixels = pixels[:, ::-1]
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         hole = torch.from_numpy(mask.astype(np.float32)[None])
         return {"image": image, "mask": hole, "skipped": skipped}
 
-    def _photo(self, position: int, at_least: int) -> tuple[Image.Image, int]:
-        """Read the photo of a position, or the first readable one after it in the same order."""
+    def draw(self, position: int) -> tuple[Drawn, np.random.Generator]:
+        """Return the crop of the sample at ``position``, and what then draws its mask."""
+        rng = np.random.default_rng((self.seed, _SAMPLE_STREAM, position))
+        # All numbers are drawn before the photo is known, so that a file that turns up
+        # unreadable changes the photo of this sample and nothing else.
+        scale = float(rng.uniform(self.min_scale, self.max_scale))
+        across, down, side = rng.random(3).tolist()
+        return Drawn(scale, across, down, self.flip and side < 0.5), rng
+
+    def candidates(self, position: int) -> Iterator[int]:
+        """Yield the photo of a position, then those to take if it cannot be read."""
         count = len(self.source)
         epoch, place = divmod(position, count)
         order = self._epoch_order(epoch)
-        tries = min(count, _MAX_SKIPPED)
+        for skipped in range(min(count, _MAX_SKIPPED)):
+            yield int(order[(place + skipped) % count])
+
+    def _photo(self, position: int, at_least: int) -> tuple[Image.Image, int]:
+        """Read the photo of a position, or the first readable one after it in the same order."""
         first: UnreadableImageError | None = None
-        for skipped in range(tries):
-            index = int(order[(place + skipped) % count])
+        for skipped, index in enumerate(self.candidates(position)):
             try:
                 return self.source.read(index, at_least=at_least), skipped
             except UnreadableImageError as error:
                 first = first or error
+        tries = min(len(self.source), _MAX_SKIPPED)
         raise UnreadableImageError(f"none of {tries} photos can be read; the first: {first}")
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,229 @@
+"""Photos of 16 bits in several channels, which Pillow would cut to 8: PNG and TIFF.
+
+OpenCV decodes them, since no other library in reach knows every compression of TIFF; writing
+needs nothing but zlib, and keeps the metadata that OpenCV would lose.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from regionnorm._extras import require
+from regionnorm._metadata import colour_chunks, tiff_tags
+from regionnorm.imaging import atomic_path
+
+__all__ = ["head", "is_deep", "notes", "read", "to_8_bits", "turn", "write"]
+
+Pixels = npt.NDArray[Any]
+
+_HEAD = 4096
+_ROWS = 128  # encoded at a time, which bounds the memory
+_PNG_COLOUR = {2: 4, 3: 2, 4: 6}  # channels to PNG's colour type
+
+
+def head(file: IO[bytes]) -> bytes:
+    """Return the start of a file, from which its depth can be told."""
+    file.seek(0)
+    return file.read(_HEAD)
+
+
+def is_deep(image: Image.Image, head: bytes) -> bool:
+    """Return whether a PNG or TIFF file has 16 bits in several channels.
+
+    Raises:
+        ValueError: It has more than 8 bits in a way that could not be written back.
+    """
+    if image.mode.startswith(("I", "F")):
+        return False
+    if image.format == "PNG":
+        return head[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06")
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))
+        if max(bits) <= 8:
+            return False
+        if image.mode in ("RGB", "RGBA") and set(bits) == {16}:
+            return True
+        raise ValueError(
+            f"the image has {max(bits)} bits per channel in mode {image.mode}; "
+            "save it as 8 bits, or as 16-bit gray or RGB"
+        )
+    if _other_depth(image, head) > 8 and image.format in ("PPM", "JPEG2000"):
+        raise ValueError(
+            f"the image has {_other_depth(image, head)} bits per channel, which {image.format} "
+            "files can only be read with 8 of; save it as PNG or TIFF"
+        )
+    return False
+
+
+def notes(image: Image.Image, head: bytes) -> list[str]:
+    """Return what to say about a photo whose further bits are lost in decoding."""
+    depth = _other_depth(image, head)
+    if image.format in ("AVIF", "HEIF") and depth > 8:
+        return [f"the photo has {depth} bits per channel; it is filled and written with 8"]
+    return []
+
+
+def _other_depth(image: Image.Image, head: bytes) -> int:
+    """Bits per channel of formats other than PNG and TIFF; 8 where it cannot be told."""
+    if image.format == "PPM":
+        words = head.split()
+        return 16 if len(words) > 3 and words[0] in (b"P3", b"P6") and _above(words[3]) else 8
+    if image.format == "JPEG2000":
+        # The codestream's SIZ segment: 36 bytes after its marker comes the channels' depth.
+        at = head.find(b"\xff\x4f\xff\x51")
+        return (head[at + 42] & 0x7F) + 1 if at >= 0 and at + 42 < len(head) else 8
+    if image.format in ("AVIF", "HEIF"):
+        at = head.find(b"pixi")
+        return head[at + 9] if at >= 0 and at + 9 < len(head) else 8
+    return 8
+
+
+def _above(word: bytes) -> bool:
+    return word.isdigit() and int(word) > 255
+
+
+def read(image: Image.Image, file: IO[bytes]) -> Pixels:
+    """Decode a file that :func:`is_deep`: uint16 ``[H, W, C]``, as stored, 2 to 4 channels.
+
+    Raises:
+        ImportError: OpenCV is missing.
+        ValueError: OpenCV cannot decode it.
+    """
+    cv2 = require("cv2", extra="eval")
+    file.seek(0)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError("its 16-bit pixels cannot be decoded; save it as PNG") from error
+    shape = None if decoded is None else decoded.shape
+    if shape is None or shape[:2] != image.size[::-1] or decoded.dtype != np.uint16:
+        raise ValueError("its 16-bit pixels cannot be decoded; save it as PNG")
+    # Pillow calls gray with alpha RGBA where it has 16 bits.
+    if image.format == "PNG" and head(file)[25] == _PNG_COLOUR[2]:
+        return np.ascontiguousarray(decoded[:, :, [0, -1]])
+    order = [2, 1, 0, 3] if image.mode == "RGBA" and shape[2] == 4 else [2, 1, 0]
+    return np.ascontiguousarray(decoded[:, :, order])
+
+
+def turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn an array upright, from an EXIF orientation of 1 to 8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def to_8_bits(pixels: Pixels, info: Mapping[Any, Any]) -> Image.Image:
+    """Return the nearest 8-bit image (LA, RGB, RGBA) of uint16 ``[H, W, C]``."""
+    levels = np.empty(pixels.shape, np.uint8)
+    for start in range(0, len(pixels), _ROWS):
+        part = pixels[start : start + _ROWS].astype(np.uint32)
+        levels[start : start + _ROWS] = (part + 128) // 257
+    image = Image.fromarray(levels)
+    image.info = {**info}
+    return image
+
+
+def write(pixels: Pixels, info: Mapping[Any, Any], path: Path, format_name: str) -> None:
+    """Write uint16 ``[H, W, C]`` as PNG or TIFF, with the metadata in ``info``."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        if format_name == "PNG":
+            _write_png(pixels, info, file)
+        else:
+            _write_tiff(pixels, info, file)
+
+
+# --- PNG -----------------------------------------------------------------------------------------
+
+
+def _write_png(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> None:
+    height, width, channels = pixels.shape
+    file.write(b"\x89PNG\r\n\x1a\n")
+    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR[channels], 0, 0, 0)
+    _chunk(file, b"IHDR", header)
+    if info.get("icc_profile"):
+        _chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(info["icc_profile"]))
+    else:
+        for kind, content in colour_chunks(info):
+            _chunk(file, kind, content)
+    if info.get("dpi"):
+        across, down = (round(float(value) / 0.0254) for value in info["dpi"])
+        _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
+    if info.get("exif"):
+        _chunk(file, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))
+    if info.get("xmp"):
+        _chunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + info["xmp"])
+    for data in _compressed(pixels):
+        _chunk(file, b"IDAT", data)
+    _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
+    check = zlib.crc32(kind + content)
+    file.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check))
+
+
+def _compressed(pixels: Pixels) -> Iterator[bytes]:
+    """The pixels, each byte less its prediction from three neighbours (PNG's filter Paeth)."""
+    compressor = zlib.compressobj(6)
+    height, width, channels = pixels.shape
+    above = np.zeros((1, width * channels * 2), np.int16)
+    step = 2 * channels
+    for start in range(0, height, _ROWS):
+        part = pixels[start : start + _ROWS].astype(">u2").view(np.uint8)
+        rows = part.reshape(len(part), -1).astype(np.int16)
+        left = np.pad(rows, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+        up = np.concatenate([above, rows[:-1]])
+        corner = np.pad(up, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+        guess = left + up - corner
+        to_left, to_up, to_corner = abs(guess - left), abs(guess - up), abs(guess - corner)
+        best = np.where(to_up <= to_corner, up, corner)
+        best = np.where((to_left <= to_up) & (to_left <= to_corner), left, best)
+        lines = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+        lines[:, 0] = 4
+        lines[:, 1:] = (rows - best).astype(np.uint8)
+        above = rows[-1:]
+        if data := compressor.compress(lines.tobytes()):
+            yield data
+    yield compressor.flush()
+
+
+# --- TIFF ----------------------------------------------------------------------------------------
+
+
+def _write_tiff(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> None:
+    height, width, channels = pixels.shape
+    strips = [
+        zlib.compress(np.ascontiguousarray(pixels[start : start + _ROWS]).astype("<u2").tobytes())
+        for start in range(0, height, _ROWS)
+    ]
+    lengths = [len(strip) for strip in strips]
+    tags = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    for tag, value in tiff_tags(info).items():
+        tags[tag] = value
+    gray = channels == 2
+    tags[256], tags[257], tags[258] = width, height, (16,) * channels
+    tags[259], tags[262], tags[277] = 8, 1 if gray else 2, channels  # deflate; black is 0, or RGB
+    tags[278], tags[279] = _ROWS, tuple(lengths)
+    # Pillow adds the place where the directory ends.
+    tags[273] = tuple(sum(lengths[:number]) for number in range(len(lengths)))
+    if channels in (2, 4):
+        tags[338] = 2  # the last channel is alpha, not multiplied in
+    if info.get("dpi"):
+        tags[282], tags[283] = (float(value) for value in info["dpi"])
+        tags[296] = 2
+    tags.save(file)
+    for strip in strips:
+        file.write(strip)

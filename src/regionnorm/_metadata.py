@@ -1,0 +1,192 @@
+"""What a filled photo keeps of its file's metadata, and how each format takes it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+__all__ = ["kept_info", "save_options", "tiff_tags"]
+
+_ORIENTATION = 0x0112
+_XMP_TAG, _PROFILE_TAG = 700, 34675
+# Tags of a TIFF file that describe how its pixels are stored, and its preview pictures.
+_STRUCTURE = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281}
+    | {282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 297, 301, 317, 318, 319, 320, 321, 322}
+    | {323, 324, 325, 330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 347, 512, 513, 514, 515}
+    | {517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675, 37724}
+)
+_LOSSLESS_TIFF = frozenset(
+    {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma"}
+)
+_ONE_BIT_TIFF = frozenset({"group3", "group4", "tiff_ccitt"})
+_LOSSY_QUALITY = 95
+
+
+def kept_info(image: Image.Image) -> dict[str, Any]:
+    """Return the metadata of an opened image that its filled copy should carry.
+
+    ``icc_profile``, ``exif`` (orientation reset, without the thumbnail, which would still show
+    what was removed), ``xmp`` (likewise), ``dpi``, ``comment`` and, from PNG, ``text`` and the
+    colour chunks. Whatever is damaged is left out.
+    """
+    info: dict[str, Any] = {}
+    for key in ("icc_profile", "dpi", "comment", "gamma", "srgb", "chromaticity"):
+        if image.info.get(key):
+            info[key] = image.info[key]
+    exif = _clean_exif(image)
+    if exif:
+        info["exif"] = exif
+    xmp = _clean_xmp(image)
+    if xmp:
+        info["xmp"] = xmp
+    text = getattr(image, "text", None)
+    if isinstance(text, dict):
+        info["text"] = {k: v for k, v in text.items() if k != "XML:com.adobe.xmp"}
+    return info
+
+
+def _clean_exif(image: Image.Image) -> bytes | None:
+    with suppress(Exception):  # damaged EXIF data raises nearly anything
+        raw = image.info.get("exif")
+        if isinstance(raw, bytes):
+            exif = Image.Exif()
+            exif.load(raw)
+            exif.pop(_ORIENTATION, None)
+            # Written anew, it loses the thumbnail.
+            return exif.tobytes() if len(exif) else None
+        tags = image.getexif()
+        kept = Image.Exif()
+        for tag, value in tags.items():
+            if tag not in _STRUCTURE and tag not in tuple(ExifTags.IFD):
+                kept[tag] = value
+        for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if entries := dict(tags.get_ifd(directory)):
+                kept[directory] = entries
+        return kept.tobytes() if len(kept) else None
+    return None
+
+
+def _clean_xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    if not isinstance(xmp, bytes) or b"xmpGImg:image" in xmp:
+        return None
+    xmp = re.sub(rb'tiff:Orientation="\d"', b'tiff:Orientation="1"', xmp)
+    return re.sub(rb"<tiff:Orientation>\d<", b"<tiff:Orientation>1<", xmp)
+
+
+def save_options(
+    image: Image.Image, format_name: str, encoding: Mapping[str, Any], quality: int | None
+) -> dict[str, Any]:
+    """Return Pillow's save options that encode a photo like its file, metadata included.
+
+    Args:
+        image: What is written, with the result of :func:`kept_info` in ``info``.
+        format_name: Pillow's name of the format.
+        encoding: Options read from the photo's own file; empty where the format is another.
+        quality: 1 to 100, or None to keep.
+    """
+    info = image.info
+    options = _encoder(image, format_name, dict(encoding), quality)
+    takes = {
+        "JPEG": ("icc_profile", "exif", "xmp", "dpi", "comment"),
+        "PNG": ("icc_profile", "exif", "dpi"),
+        "TIFF": ("icc_profile", "exif", "dpi"),
+        "WEBP": ("icc_profile", "exif", "xmp"),
+        "AVIF": ("icc_profile", "exif", "xmp"),
+        "HEIF": ("icc_profile", "exif", "xmp"),
+        "BMP": ("dpi",),
+        "GIF": ("comment",),
+    }
+    for key in takes.get(format_name, ()):
+        if info.get(key):
+            options[key] = info[key]
+    if format_name == "PNG":
+        options["pnginfo"] = _png_chunks(info)
+    if format_name == "TIFF" and info.get("xmp"):
+        options["tiffinfo"] = {_XMP_TAG: info["xmp"]}
+    return options
+
+
+def _encoder(
+    image: Image.Image, format_name: str, encoding: dict[str, Any], quality: int | None
+) -> dict[str, Any]:
+    if format_name == "JPEG":
+        if quality is not None or "qtables" not in encoding:
+            encoding.pop("qtables", None)
+            encoding["quality"] = quality or _LOSSY_QUALITY
+        return {"subsampling": 0} | encoding
+    if format_name in ("AVIF", "HEIF"):
+        sampling = {"subsampling": "4:4:4"} if format_name == "AVIF" else {"chroma": 444}
+        return {"quality": quality or _LOSSY_QUALITY, **sampling}
+    if format_name == "WEBP":
+        # exact: WebP would otherwise rewrite the colours under transparent pixels.
+        lossless = {"lossless": True, "exact": True}
+        return lossless if quality is None else {"quality": quality, "exact": True}
+    if format_name == "TIFF":
+        compression = encoding.get("compression", "tiff_lzw")
+        kept = _LOSSLESS_TIFF | (_ONE_BIT_TIFF if image.mode == "1" else frozenset())
+        return {"compression": compression if compression in kept else "tiff_lzw"}
+    # GIF: Pillow would otherwise sort the palette anew.
+    return {"optimize": False} if format_name == "GIF" else {}
+
+
+def _png_chunks(info: Mapping[Any, Any]) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    for kind, content in colour_chunks(info):
+        chunks.add(kind, content)
+    for key, value in info.get("text", {}).items():
+        with suppress(Exception):  # keys and values that Pillow reads but does not write
+            chunks.add_itxt(key, str(value)) if _is_wide(key, value) else chunks.add_text(
+                key, str(value)
+            )
+    if info.get("xmp"):
+        with suppress(UnicodeDecodeError):
+            chunks.add_itxt("XML:com.adobe.xmp", info["xmp"].decode())
+    return chunks
+
+
+def _is_wide(key: str, value: object) -> bool:
+    try:
+        f"{key}{value}".encode("latin-1")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def colour_chunks(info: Mapping[Any, Any]) -> list[tuple[bytes, bytes]]:
+    """Return the PNG chunks gAMA, cHRM and sRGB that ``info`` describes."""
+    chunks = []
+    with suppress(struct.error, TypeError, ValueError):
+        if info.get("gamma"):
+            chunks.append((b"gAMA", struct.pack(">I", round(info["gamma"] * 100_000))))
+        if info.get("chromaticity"):
+            points = [round(value * 100_000) for value in info["chromaticity"]]
+            chunks.append((b"cHRM", struct.pack(">8I", *points)))
+        if "srgb" in info:
+            chunks.append((b"sRGB", struct.pack("B", info["srgb"])))
+    return chunks
+
+
+def tiff_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
+    """Return the TIFF tags that hold a photo's metadata."""
+    tags: dict[int, Any] = {}
+    if info.get("exif"):
+        with suppress(Exception):
+            exif = Image.Exif()
+            exif.load(info["exif"])
+            tags |= {tag: value for tag, value in exif.items() if tag not in _STRUCTURE}
+            for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                if entries := dict(exif.get_ifd(directory)):
+                    tags[int(directory)] = entries
+    for tag, key in ((_XMP_TAG, "xmp"), (_PROFILE_TAG, "icc_profile")):
+        if info.get(key):
+            tags[tag] = info[key]
+    return tags

@@ -1,0 +1,301 @@
+"""A photo as its file holds it: read, fill, write, without losing mode, depth or metadata.
+
+:mod:`regionnorm.imaging` turns every file into one of four 8-bit modes, which is what networks
+and metrics want. Here a photo keeps its own mode (1-bit, palette, CMYK, 16 bits ...), so that what
+lies outside the hole comes back as it was stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from regionnorm import _colours, _deep
+from regionnorm._metadata import kept_info, save_options
+from regionnorm.imaging import (
+    array_to_image,
+    decode,
+    format_of,
+    orientation_of,
+    save_image,
+    standardize,
+    supports_mode,
+)
+
+__all__ = ["Photo", "check_target", "read_photo", "write_photo"]
+
+Pixels = npt.NDArray[Any]
+Hole = npt.NDArray[np.bool_]
+
+# Modes that each format holds as they are. Pillow turns gray into colour for WebP and AVIF.
+_NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "PNG": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"}),
+        "TIFF": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "LAB"}),
+        "JPEG": frozenset({"L", "RGB", "CMYK"}),
+        "WEBP": frozenset({"L", "LA", "RGB", "RGBA"}),
+        "BMP": frozenset({"1", "L", "P", "RGB"}),
+        "GIF": frozenset({"1", "L", "P"}),
+        "PPM": frozenset({"1", "L", "RGB", "I;16", "I"}),
+        "JPEG2000": frozenset({"L", "LA", "RGB", "RGBA", "I;16"}),
+        "AVIF": frozenset({"L", "LA", "RGB", "RGBA"}),
+        "HEIF": frozenset({"L", "LA", "RGB", "RGBA"}),
+    }
+)
+_DEEP_FORMATS = frozenset({"PNG", "TIFF"})
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, upright.
+
+    Attributes:
+        image: The pixels in the file's own mode; 8 bits of them where ``deep`` holds 16.
+        deep: uint16 ``[H, W, C]`` of a 16-bit file with several channels (2 gray and alpha, 3
+            colour, 4 colour and alpha), which Pillow has no mode for; None otherwise.
+        format: Pillow's name of the file's format.
+        encoding: How the file was encoded, to write another like it.
+        notes: What the user should know, one line each: further frames, a lower depth.
+    """
+
+    image: Image.Image
+    deep: Pixels | None = None
+    format: str = "PNG"
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_image(cls, image: Image.Image | Pixels) -> Photo:
+        """Wrap a Pillow image of any mode, or a uint8 array ``[H, W]`` or ``[H, W, C]``.
+
+        Raises:
+            ValueError: Another dtype or shape, or a mode without a known range (32-bit float).
+        """
+        if not isinstance(image, Image.Image):
+            image = array_to_image(image)
+        return _from_opened(image, b"")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.size
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the mode; ``LA;16``, ``RGB;16`` or ``RGBA;16`` for deep colour."""
+        if self.deep is None:
+            return self.image.mode
+        return {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}[self.deep.shape[2]]
+
+    def colours(self) -> Pixels:
+        """Return RGB ``[H, W, 3]``, uint8, or uint16 for photos of 16 bits."""
+        if self.deep is not None:
+            gray = self.deep.shape[2] == 2
+            return np.repeat(self.deep[:, :, :1], 3, 2) if gray else self.deep[:, :, :3]
+        if self.image.mode in ("I;16", "I"):
+            return np.repeat(np.asarray(self.image).astype(np.uint16)[:, :, None], 3, 2)
+        return np.asarray(_colours.to_rgb(self.image))
+
+    def alpha(self) -> npt.NDArray[np.uint8] | None:
+        """Return how opaque each pixel is, uint8 ``[H, W]``; None if all are."""
+        if self.mode == "RGB;16" or not self.image.has_transparency_data:
+            return None
+        return np.asarray(self.image.convert("RGBA").getchannel("A"))
+
+    def filled(self, colours: Pixels, hole: Hole, *, opaque: bool = False) -> Photo:
+        """Return the photo with new colours in the hole; all else stays as it is stored.
+
+        Args:
+            colours: RGB ``[H, W, 3]`` of the dtype of :meth:`colours`.
+            hole: bool ``[H, W]``.
+            opaque: Make the hole visible too; otherwise transparency stays as it is.
+        """
+        if self.deep is not None:
+            deep = self.deep.copy()
+            new = colours[hole]
+            deep[hole, : new.shape[1]] = _colours.luma(new)[:, None] if deep.shape[2] == 2 else new
+            if opaque and deep.shape[2] != 3:
+                deep[hole, -1] = 65535
+            return replace(self, image=_deep.to_8_bits(deep, self.image.info), deep=deep)
+        key = self.image.info.get("transparency") if self.image.mode != "P" else None
+        if key is not None and not opaque:
+            # One colour stands for transparency: what it hides would show in any other colour.
+            hole = hole & (np.asarray(self.image.convert("RGBA").getchannel("A")) > 0)
+        image = _colours.fill(self.image, colours, hole, key=key, opaque=opaque)
+        image.info = dict(self.image.info)
+        return replace(self, image=image)
+
+
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Read a photo as its file holds it, turned upright.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image, is damaged or cut short, too large, or of a kind that
+            could only be written back with losses (32-bit float, 16-bit CMYK, for two).
+        ImportError: A 16-bit colour photo without the ``eval`` extra, which decodes it.
+    """
+    return decode(Path(path), _from_file)
+
+
+def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | None = None) -> None:
+    """Write a photo; the format follows from the suffix, the file appears whole or not at all.
+
+    In its own format it keeps its mode, depth, colour profile, EXIF and XMP data, resolution and,
+    for JPEG, quantisation tables and subsampling. Another format gets the nearest mode it has.
+
+    Args:
+        photo: What to write.
+        path: Where to; missing folders are made.
+        quality: 1 to 100 for JPEG, AVIF, HEIC and WebP; by default as the photo was (JPEG), 95
+            (AVIF, HEIC), or lossless (WebP).
+
+    Raises:
+        ValueError: The suffix belongs to no known format, or the format cannot hold the photo.
+        OSError: The place cannot be written to.
+    """
+    target = Path(path)
+    check_target(photo, target)
+    format_name = format_of(target)
+    if photo.deep is not None and format_name in _DEEP_FORMATS:
+        _deep.write(photo.deep, photo.image.info, target, format_name)
+        return
+    image = photo.image if photo.mode in _NATIVE[format_name] else _nearest(photo)
+    encoding = photo.encoding if photo.format == format_name else {}
+    options = save_options(image, format_name, encoding, quality)
+    bare = image.copy()
+    # Pillow writes some of `info` unasked; only what is chosen here should reach the file.
+    bare.info = {k: v for k, v in image.info.items() if k in ("transparency", "background")}
+    save_image(bare, target, format_name, options)
+
+
+def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
+    """Raise what :func:`write_photo` would raise for a suffix, before any work is done.
+
+    Raises:
+        ValueError: The suffix belongs to no known format, or the format cannot hold the photo.
+    """
+    target = Path(path)
+    format_name = format_of(target)
+    if photo.deep is not None and format_name in _DEEP_FORMATS:
+        return
+    if photo.deep is None and photo.mode in _NATIVE[format_name]:
+        return
+    mode = _standard_mode(photo)
+    if mode not in _NATIVE[format_name] or not supports_mode(target, mode):
+        raise ValueError(
+            f"cannot write {target}: {target.suffix} holds no {photo.mode} pixels; "
+            "use .png, .webp or .tif"
+        )
+
+
+def _standard_mode(photo: Photo) -> str:
+    if photo.deep is not None:
+        return photo.mode.removesuffix(";16")
+    gray = photo.mode in ("1", "L", "LA", "I;16", "I")
+    alpha = photo.image.has_transparency_data
+    return ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
+
+
+def _nearest(photo: Photo) -> Image.Image:
+    """The photo in the one of L, LA, RGB, RGBA that is nearest to its own mode."""
+    if photo.image.mode != "CMYK":
+        return standardize(photo.image)
+    converted = _colours.to_rgb(photo.image)
+    converted.info = {k: v for k, v in photo.image.info.items() if k != "icc_profile"}
+    return converted
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+
+def _from_file(image: Image.Image, file: IO[bytes]) -> Photo:
+    return _from_opened(image, _deep.head(file), file)
+
+
+def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None) -> Photo:
+    """Make a photo of an opened and loaded image; ``head`` is the start of its file."""
+    notes = [*_frame_notes(image), *_deep.notes(image, head)]
+    format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
+    encoding = _encoding(image, head)
+    info = kept_info(image)
+    orientation = orientation_of(image)
+    deep = None
+    if file is not None and _deep.is_deep(image, head):
+        deep = _deep.turn(_deep.read(image, file), orientation)
+        upright = _deep.to_8_bits(deep, info)
+    else:
+        upright = _turned(image, orientation)
+    upright = _settled(upright)
+    own = {key: upright.info[key] for key in ("transparency", "background") if key in upright.info}
+    everything: dict[Any, Any] = {**info, **own}
+    upright.info = everything
+    return Photo(upright, deep, format_name, encoding, tuple(notes))
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turned = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image.copy()
+    turned.info = dict(image.info)
+    return turned
+
+
+def _settled(image: Image.Image) -> Image.Image:
+    """Bring rare modes to the few that are filled as they are; refuse what has no range."""
+    if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB"):
+        return image
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise ValueError("the image has 32-bit pixels; save it with 8 or 16 bits per channel")
+        kept = image if image.mode == "I" else Image.fromarray(values.astype(np.uint16))
+        kept.info = dict(image.info)
+        return kept
+    return standardize(image)
+
+
+def _frame_notes(image: Image.Image) -> list[str]:
+    try:
+        frames = int(getattr(image, "n_frames", 1))
+    except Exception:  # damaged further frames raise nearly anything
+        frames = 1
+    if image.format == "GIF" and frames > 1:
+        return [f"the GIF holds {frames} frames; only the first is filled and written"]
+    if frames > 1:
+        return [f"the file holds {frames} pictures; only the first is filled and written"]
+    return []
+
+
+def _encoding(image: Image.Image, head: bytes) -> dict[str, Any]:
+    """How a file was encoded, as Pillow's save options."""
+    if image.format in ("JPEG", "MPO"):
+        from PIL.JpegImagePlugin import get_sampling
+
+        options: dict[str, Any] = {"progressive": bool(image.info.get("progressive"))}
+        tables = getattr(image, "quantization", None)
+        if tables and all(0 < value < 256 for table in tables.values() for value in table):
+            options["qtables"] = {key: list(table) for key, table in tables.items()}
+        sampling = get_sampling(image) if getattr(image, "layers", 0) == 3 else -1
+        return options | {"subsampling": max(sampling, 0)}
+    if image.format == "TIFF":
+        return {"compression": image.info.get("compression", "raw")}
+    return {}

@@ -1,0 +1,189 @@
+"""``regionnorm inpaint``: masks, folders, what it prints."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionnorm.imaging import read_image, read_mask
+
+RunCli = Callable[..., tuple[int, str, str]]
+Maker = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def photo(tmp_path: Path, make_photo: Maker) -> Path:
+    path = tmp_path / "photo.png"
+    image = make_photo(60, 44)
+    image.paste((0, 255, 0), (20, 10, 40, 30))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path: Path, make_mask: Maker) -> Path:
+    path = tmp_path / "mask.png"
+    make_mask(60, 44).save(path)
+    return path
+
+
+def changed(before: Path, after: Path) -> np.ndarray:
+    return (np.asarray(read_image(before)) != np.asarray(read_image(after))).any(2)
+
+
+def test_warnings_name_the_photo_on_stderr_and_do_not_fail(
+    run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Maker, small_weights: Path
+) -> None:
+    make_mask(60, 44).save(tmp_path / "mask.jpg", quality=40)
+    out = tmp_path / "out.png"
+    code, printed, err = run_cli(
+        "inpaint", photo, "-m", tmp_path / "mask.jpg", "-o", out, "--model", small_weights
+    )
+    assert (code, printed) == (0, f"{out}\n")
+    assert err.startswith(f"Warning: {photo}: ")
+    assert "JPEG noise" in err and err.count("\n") == 1
+
+
+def test_the_mask_options_work_together(
+    run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Maker, small_weights: Path
+) -> None:
+    small = np.asarray(make_mask(30, 22))
+    Image.fromarray(255 - small).save(tmp_path / "small.png")
+    out, saved = tmp_path / "out.png", tmp_path / "saved.png"
+    options = ("--invert-mask", "--fit-mask", "--dilate", 2, "--feather", 4, "--save-mask", saved)
+    code, _, err = run_cli(
+        "inpaint",
+        photo,
+        "-m",
+        tmp_path / "small.png",
+        "-o",
+        out,
+        *options,
+        "--model",
+        small_weights,
+    )
+    assert (code, err) == (0, "")
+    hole = read_mask(saved)
+    assert (np.asarray(make_mask(60, 44)) > 0)[~hole].sum() == 0
+    assert not changed(photo, out)[~hole].any()
+
+
+def test_a_colour_key_is_previewed_without_loading_a_network(
+    run_cli: RunCli, tmp_path: Path, photo: Path
+) -> None:
+    shown, saved = tmp_path / "shown.png", tmp_path / "saved.png"
+    arguments = ("-m", "color:#00ff00", "--preview", shown, "--save-mask", saved)
+    assert run_cli("inpaint", photo, *arguments, "--model", "none such")[::2] == (0, "")
+    assert read_mask(saved).sum() == 400
+    assert (np.asarray(read_image(shown))[read_mask(saved)][:, 0] >= 170).all()
+
+
+def test_nothing_to_write_is_wrong_usage(run_cli: RunCli, photo: Path) -> None:
+    code, _, err = run_cli("inpaint", photo, "-m", "color:#00ff00")
+    assert code == 2
+    assert "nothing to write" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("strategy", ["original", "crop", "resize"])
+def test_every_strategy_keeps_known_pixels(
+    run_cli: RunCli, tmp_path: Path, photo: Path, mask: Path, small_weights: Path, strategy: str
+) -> None:
+    out = tmp_path / "out.png"
+    arguments = ("-m", mask, "-o", out, "--strategy", strategy, "--model", small_weights)
+    assert run_cli("inpaint", photo, *arguments)[0] == 0
+    assert not changed(photo, out)[~read_mask(mask)].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--strategy", "tiles"), "'tiles' is not known"),
+        (("--feather", 999), "feather is 999"),
+        (("--dilate", 5000), "dilate is 5000"),
+        (("--quality", 0), "--quality"),
+        (("--jobs", 0), "--jobs"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(
+    run_cli: RunCli,
+    tmp_path: Path,
+    photo: Path,
+    mask: Path,
+    small_weights: Path,
+    options: tuple[object, ...],
+    words: str,
+) -> None:
+    arguments = ("-m", mask, "-o", tmp_path / "out.png", "--model", small_weights)
+    code, _, err = run_cli("inpaint", photo, *arguments, *options)
+    assert code == 2
+    assert words in err and err.count("\n") == 1
+
+
+def test_quality_is_taken_for_jpeg(
+    run_cli: RunCli, tmp_path: Path, photo: Path, mask: Path, small_weights: Path
+) -> None:
+    sizes = []
+    for quality in (20, 95):
+        out = tmp_path / f"{quality}.jpg"
+        arguments = ("-m", mask, "-o", out, "--quality", quality, "--model", small_weights)
+        assert run_cli("inpaint", photo, *arguments)[0] == 0
+        sizes.append(out.stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+
+
+def test_a_folder_is_resumed_and_reported(
+    run_cli: RunCli, tmp_path: Path, make_photo: Maker, mask: Path, small_weights: Path
+) -> None:
+    folder, out, report = tmp_path / "in", tmp_path / "out", tmp_path / "report.csv"
+    folder.mkdir()
+    for number in range(4):
+        make_photo(60, 44, seed=number).save(folder / f"{number}.png")
+    arguments = ("-m", mask, "-o", out, "--jobs", 2, "--report", report, "--model", small_weights)
+    assert run_cli("inpaint", folder, *arguments) == (0, f"4 photos in {out}\n", "")
+    (out / "2.png").unlink()
+    code, printed, _ = run_cli("inpaint", folder, *arguments)
+    assert (code, printed) == (0, f"1 photos in {out} (3 were there already)\n")
+    with report.open(newline="") as file:
+        states = [row["status"] for row in csv.DictReader(file)]
+    assert sorted(states) == ["filled"] * 5 + ["skipped"] * 3
+
+
+def test_names_that_are_no_text_are_printed_without_a_traceback(
+    run_cli: RunCli, tmp_path: Path, photo: Path, mask: Path, small_weights: Path
+) -> None:
+    name = tmp_path / "b\udcff\n\x1b[31m.png"  # a byte that is no UTF-8, and what moves cursors
+    name.write_bytes(photo.read_bytes())
+    code, printed, _ = run_cli(
+        "inpaint", name, "-m", mask, "-o", tmp_path / "o", "--model", small_weights
+    )
+    assert code == 0
+    assert "\x1b" not in printed and printed.count("\n") == 1
+    name.write_bytes(b"damaged")
+    code, _, err = run_cli(
+        "inpaint", name, "-m", mask, "-o", tmp_path / "p", "--model", small_weights
+    )
+    assert code == 1
+    assert "\x1b" not in err and err.count("\n") == 1
+
+
+def test_what_decoders_say_themselves_does_not_reach_the_terminal(
+    tmp_path: Path, mask: Path, make_photo: Maker, small_weights: Path
+) -> None:
+    # libtiff writes to the process's own standard error.
+    make_photo(60, 44).convert("1").save(tmp_path / "a.tif", compression="group4")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for at in range(20, 60):
+        data[at] ^= 0x5A
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    arguments = ["-m", mask, "-o", tmp_path / "o.tif", "--model", small_weights]
+    command = [sys.executable, "-m", "regionnorm", "inpaint", tmp_path / "a.tif", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode in (0, 1)
+    assert all(line.startswith(("Error: ", "Warning: ")) for line in run.stderr.splitlines())

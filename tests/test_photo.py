@@ -1,0 +1,347 @@
+"""Photos keep their format's mode, depth, encoding and metadata."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from regionnorm import _deep
+from regionnorm.photo import Photo, read_photo, write_photo
+
+Maker = Callable[..., Image.Image]
+
+ORIENTATION, MAKE = 0x0112, 0x010F
+PROFILE = bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    assert str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def deep_array(height: int, width: int, channels: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return random.integers(0, 65536, (height, width, channels)).astype(np.uint16)
+
+
+def write_deep(path: Path, pixels: np.ndarray) -> None:
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    assert cv2.imwrite(str(path), np.ascontiguousarray(pixels[:, :, order]))
+
+
+def middle(photo: Photo) -> np.ndarray:
+    hole = np.zeros(photo.size[::-1], bool)
+    hole[5:12, 4:11] = True
+    return hole
+
+
+# --- jpeg ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", [0, 1, 2])
+@pytest.mark.parametrize("quality", [35, 80, 97])
+def test_jpeg_keeps_its_quantisation_and_subsampling(
+    tmp_path: Path, make_photo: Maker, quality: int, sampling: int
+) -> None:
+    options = {"quality": quality, "subsampling": sampling, "progressive": quality == 80}
+    make_photo(64, 48).save(tmp_path / "a.jpg", **options)
+    write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "b.jpg") as after:
+        assert before.quantization == after.quantization
+        assert before.layer == after.layer
+        assert before.info.get("progressive") == after.info.get("progressive")
+
+
+def test_a_quality_asked_for_replaces_the_photos_own(tmp_path: Path, make_photo: Maker) -> None:
+    make_photo(64, 48).save(tmp_path / "a.jpg", quality=90)
+    photo = read_photo(tmp_path / "a.jpg")
+    sizes = []
+    for quality in (20, 70, 98):
+        write_photo(photo, tmp_path / f"{quality}.jpg", quality=quality)
+        sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] / 2
+
+
+def test_cmyk_is_filled_and_written_as_cmyk(tmp_path: Path) -> None:
+    ink = np.random.default_rng(0).integers(0, 256, (20, 24, 4)).astype(np.uint8)
+    Image.frombytes("CMYK", (24, 20), ink.tobytes()).save(tmp_path / "a.tif")
+    photo = read_photo(tmp_path / "a.tif")
+    hole = middle(photo)
+    colours = np.broadcast_to(np.array([255, 0, 51], np.uint8), photo.colours().shape)
+    write_photo(photo.filled(colours, hole), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.mode == "CMYK"
+        values = np.asarray(image)
+        assert np.array_equal(values[~hole], ink[~hole])
+        shown = np.asarray(image.convert("RGB"))
+        assert (shown[hole] == [255, 0, 51]).all()
+
+
+# --- 16 bits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_colour_keeps_every_bit_of_known_pixels(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    pixels = deep_array(150, 37, channels)
+    write_deep(tmp_path / f"a{suffix}", pixels)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    assert photo.mode == ("RGB;16" if channels == 3 else "RGBA;16")
+    hole = middle(photo)
+    colours = np.full((150, 37, 3), 12345, np.uint16)
+    write_photo(photo.filled(colours, hole), tmp_path / f"b{suffix}")
+    again = cv2.imread(str(tmp_path / f"b{suffix}"), cv2.IMREAD_UNCHANGED)
+    again = again[:, :, [2, 1, 0, 3][:channels]]
+    assert again.dtype == np.uint16
+    assert np.array_equal(again[~hole], pixels[~hole])
+    assert (again[hole][:, :3] == 12345).all()
+    if channels == 4:
+        assert np.array_equal(again[..., 3], pixels[..., 3])
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        image.load()  # Pillow too takes it for sound
+
+
+def test_16_bit_gray_with_alpha_is_kept(tmp_path: Path) -> None:
+    pixels = deep_array(20, 30, 2)
+    _deep.write(pixels, {}, tmp_path / "a.png", "PNG")
+    photo = read_photo(tmp_path / "a.png")
+    assert (photo.mode, photo.colours().shape) == ("LA;16", (20, 30, 3))
+    write_photo(photo, tmp_path / "b.png")
+    again = read_photo(tmp_path / "b.png")
+    assert again.deep is not None
+    assert np.array_equal(again.deep, pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_gray_is_kept(tmp_path: Path, suffix: str) -> None:
+    pixels = deep_array(20, 30, 1)[..., 0]
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}")
+    photo = read_photo(tmp_path / f"a{suffix}")
+    hole = middle(photo)
+    write_photo(photo.filled(photo.colours() // 2, hole), tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        values = np.asarray(image)
+    assert np.array_equal(values[~hole], pixels[~hole])
+    assert abs(values[hole].astype(int) - pixels[hole] // 2).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_colour_keeps_its_metadata(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[MAKE] = "a camera"
+    info = {"icc_profile": PROFILE, "exif": exif.tobytes(), "xmp": b"<xmp/>", "dpi": (300, 300)}
+    kind = "PNG" if suffix == ".png" else "TIFF"
+    _deep.write(deep_array(20, 30, 3), info, tmp_path / f"a{suffix}", kind)
+    write_photo(read_photo(tmp_path / f"a{suffix}"), tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        image.load()
+        assert image.info["icc_profile"] == PROFILE
+        assert image.getexif()[MAKE] == "a camera"
+        assert [round(float(value)) for value in image.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_colour_is_turned_like_8_bit_colour(orientation: int) -> None:
+    pixels = deep_array(5, 7, 3)
+    image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image.info["exif"] = exif.tobytes()
+    upright = np.asarray(Photo.from_image(image).image)
+    assert np.array_equal(_deep.turn(pixels, orientation) >> 8, upright)
+
+
+def test_16_bit_colour_without_opencv_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_deep(tmp_path / "a.png", deep_array(20, 30, 3))
+
+    def missing(module: str, *, extra: str) -> None:
+        raise ImportError(f"needs {module}; run: pip install 'regionnorm[{extra}]'")
+
+    monkeypatch.setattr(_deep, "require", missing)
+    with pytest.raises(ImportError, match=r"a\.png.*regionnorm\[eval\]") as error:
+        read_photo(tmp_path / "a.png")
+    one_line(error)
+
+
+def test_depths_that_would_be_lost_are_refused_in_one_line(tmp_path: Path) -> None:
+    Image.new("F", (20, 20), 0.5).save(tmp_path / "float.tif")
+    Image.new("I", (20, 20), 1 << 20).save(tmp_path / "wide.tif")
+    (tmp_path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
+    for name in ("float.tif", "wide.tif", "deep.ppm"):
+        with pytest.raises(ValueError, match=f"{name}.*save it") as error:
+            read_photo(tmp_path / name)
+        one_line(error)
+
+
+# --- metadata ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_metadata_stays_and_the_orientation_is_reset(
+    tmp_path: Path, make_photo: Maker, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[MAKE] = 6, "a camera"
+    exif.get_ifd(0x8769)[0x920A] = 35.0  # focal length
+    options = {"exif": exif.tobytes(), "icc_profile": PROFILE}
+    if suffix in (".jpg", ".png", ".tif"):
+        options["dpi"] = (300, 300)
+    make_photo(40, 30).save(tmp_path / f"a{suffix}", **options)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    assert photo.size == (30, 40)
+    write_photo(photo, tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        assert image.size == (30, 40)
+        assert image.info["icc_profile"] == PROFILE
+        kept = image.getexif()
+        assert kept[MAKE] == "a camera"
+        assert kept.get(ORIENTATION, 1) == 1
+        assert float(kept.get_ifd(0x8769)[0x920A]) == 35
+        if "dpi" in options:
+            assert [round(float(value)) for value in image.info["dpi"]] == [300, 300]
+
+
+def test_text_and_colour_chunks_of_png_stay(tmp_path: Path, make_photo: Maker) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("Author", "someone")
+    chunks.add_itxt("Title", "写真")
+    chunks.add(b"gAMA", struct.pack(">I", 45455))
+    make_photo(20, 20).save(tmp_path / "a.png", pnginfo=chunks)
+    write_photo(read_photo(tmp_path / "a.png"), tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as image:
+        image.load()
+        assert dict(image.text) == {"Author": "someone", "Title": "写真"}
+        assert image.info["gamma"] == pytest.approx(0.45455)
+
+
+def test_xmp_stays_with_its_orientation_reset(tmp_path: Path, make_photo: Maker) -> None:
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="8"/>'
+    make_photo(30, 20).save(tmp_path / "a.jpg", xmp=packet)
+    write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert b'tiff:Orientation="1"' in image.info["xmp"]
+
+
+def test_tiff_keeps_its_compression_unless_it_is_lossy(tmp_path: Path, make_photo: Maker) -> None:
+    for given, expected in (
+        ("raw", "raw"),
+        ("tiff_adobe_deflate", "tiff_adobe_deflate"),
+        ("jpeg", "tiff_lzw"),
+    ):
+        make_photo(32, 32).save(tmp_path / "a.tif", compression=given)
+        write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "b.tif")
+        with Image.open(tmp_path / "b.tif") as image:
+            assert image.info["compression"] == expected
+
+
+def test_further_frames_are_left_out_and_said(tmp_path: Path, make_photo: Maker) -> None:
+    frames = [make_photo(20, 20, seed=number) for number in range(3)]
+    for name in ("a.gif", "a.webp", "a.tif", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        [note] = read_photo(tmp_path / name).notes
+        assert "3" in note and "only the first" in note
+
+
+# --- other formats and modes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "expected"),
+    [
+        ("P", "b.jpg", "RGB"),
+        ("1", "b.webp", "RGB"),
+        ("CMYK", "b.png", "RGB"),
+        ("I;16", "b.jpg", "L"),
+        ("RGBA", "b.tif", "RGBA"),
+    ],
+)
+def test_another_format_gets_the_nearest_mode(
+    tmp_path: Path, make_photo: Maker, mode: str, name: str, expected: str
+) -> None:
+    image = Image.fromarray(deep_array(20, 20, 1)[..., 0]) if mode == "I;16" else make_photo(20, 20)
+    photo = Photo.from_image(image if mode == "I;16" else image.convert(mode))
+    write_photo(photo, tmp_path / name)
+    with Image.open(tmp_path / name) as written:
+        assert written.mode == expected
+
+
+def test_a_format_without_room_for_alpha_is_refused_in_one_line(
+    tmp_path: Path, make_photo: Maker
+) -> None:
+    for name in ("b.jpg", "b.bmp", "b.gif", "b.ppm"):
+        with pytest.raises(ValueError, match=rf"cannot write .*{name}.*use \.png") as error:
+            write_photo(Photo.from_image(make_photo(20, 20, "RGBA")), tmp_path / name)
+        one_line(error)
+
+
+def test_opaque_makes_the_hole_visible_in_every_mode_with_transparency(make_photo: Maker) -> None:
+    clear = make_photo(20, 20, "RGBA")
+    clear.putalpha(0)
+    palette = make_photo(20, 20).quantize(16)
+    palette.info["transparency"] = bytes(16)
+    key = Image.new("RGB", (20, 20), (9, 9, 9))
+    key.info["transparency"] = (9, 9, 9)
+    for image in (clear, clear.convert("LA"), palette, key):
+        photo = Photo.from_image(image)
+        hole = middle(photo)
+        colours = np.full((20, 20, 3), 9, np.uint8)
+        alpha = photo.filled(colours, hole, opaque=True).alpha()
+        assert alpha is not None
+        assert (alpha[hole] == 255).all()
+        assert (alpha[~hole] == 0).all()
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def test_a_text_bomb_is_refused_in_one_line(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    bomb = chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 8, 2, 0, 0, 0))
+    bomb += chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
+    with pytest.raises(ValueError, match=r"bomb\.png") as error:
+        read_photo(tmp_path / "bomb.png")
+    one_line(error)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns, and goes on
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_hostile_metadata_costs_neither_photo_nor_other_metadata(
+    tmp_path: Path, make_photo: Maker, kind: str
+) -> None:
+    file = io.BytesIO()
+    hostile = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff" * 40
+    options = {} if kind == "TIFF" else {"exif": hostile}
+    make_photo(30, 20).save(file, kind, icc_profile=PROFILE, **options)
+    path = tmp_path / f"a.{kind.lower()}"
+    path = path.with_suffix({"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp"}[kind])
+    path.write_bytes(file.getvalue())
+    photo = read_photo(path)
+    write_photo(photo, path.with_stem("b"))
+    assert read_photo(path.with_stem("b")).image.info["icc_profile"] == PROFILE
+
+
+def test_a_heic_photo_without_the_plug_in_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
+    with pytest.raises(ValueError, match=r"a\.heic.*pip install pillow-heif") as error:
+        read_photo(tmp_path / "a.heic")
+    one_line(error)
