@@ -389,3 +389,17 @@ def test_operators_keep_the_rules_of_the_library(layout: str) -> None:
 def test_importing_the_package_does_not_import_numba() -> None:
     code = "import sys, regionnorm.ops; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_compiler_is_told_the_layout_of_the_gradients_of_channels_last_weights() -> None:
+    x, grad = torch.randn(2, 1, 4, 9, 9)
+    layout = torch.channels_last
+    weights = torch.randn(1, 2, 7, 7), torch.randn(2, 1, 7, 7)
+    first, second = (weight.contiguous(memory_format=layout) for weight in weights)
+    options = (0.5, "instance", 1, 1e-5, False)
+    bias = torch.randn(2)
+    _, *kept = _library.OPERATORS["learnable"](x, first, second, bias, *options)
+    arguments = (grad, x, first, second, bias, *kept, *options)
+    real = _library.IMPLEMENTATIONS["learnable_backward"](*arguments)
+    fake = _library.FAKES["learnable_backward"](*arguments)
+    assert [tensor.stride() for tensor in fake] == [tensor.stride() for tensor in real]

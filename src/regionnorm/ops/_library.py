@@ -70,7 +70,8 @@ def _stats(x: Tensor, regions: int) -> Tensor:
 
 
 def _parameter(like: Tensor) -> Tensor:
-    return torch.empty_like(like, dtype=torch.float32)
+    # The kernels return contiguous gradients, whatever the layout of the parameter.
+    return torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 FAKES: dict[str, Any] = {
