@@ -50,7 +50,7 @@ class Level(NamedTuple):
         sources: bool ``[H, W]``: centres of wholly known patches.
         rows: int32 ``[T]``: the rows of the centres of the patches to match.
         columns: int32 ``[T]``: their columns.
-        patch_at: int32 ``[H, W]``: the number of the patch centred at a pixel, -1 where there is none.
+        patch_at: int32 ``[H, W]``: number of the patch centred at each pixel, or -1.
     """
 
     current: Floats
@@ -107,7 +107,9 @@ def improve(
     Returns:
         Matches that are nowhere worse.
     """
-    new = Matches(*map(np.empty_like, matches[:2]), np.empty_like(matches.costs))
+    new = Matches(
+        np.empty_like(matches.rows), np.empty_like(matches.columns), np.empty_like(matches.costs)
+    )
 
     def task(begin: int, end: int) -> None:
         _improve(level, matches, new, penalty, step, radius, u32(seed), begin, end)
@@ -143,11 +145,14 @@ def _jit(function: Callable[..., Any]) -> Any:
 
 @_jit
 def _random(seed: Any, patch: Any, number: Any) -> Any:
-    """A 32-bit hash; multiply and shift until every bit depends on every other."""
-    x = seed ^ (u32(patch) * u32(0x9E3779B1)) ^ (u32(number) * u32(0x85EBCA77))
-    x = (x ^ (x >> u32(16))) * u32(0x7FEB352D)
-    x = (x ^ (x >> u32(15))) * u32(0x846CA68B)
-    return x ^ (x >> u32(16))
+    """A 32-bit hash; multiply and shift until every bit depends on every other.
+
+    Products of 32-bit numbers are 64-bit ones to the compiler, hence the cuts back to 32.
+    """
+    x = u32(seed ^ u32(patch * 0x9E3779B1) ^ u32(number * 0x85EBCA77))
+    x = u32((x ^ (x >> u32(16))) * u32(0x7FEB352D))
+    x = u32((x ^ (x >> u32(15))) * u32(0x846CA68B))
+    return u32(x ^ (x >> u32(16)))
 
 
 @_jit
@@ -214,9 +219,9 @@ def _improve(
                 to_column = old.columns[neighbour] - right
             else:
                 bits = _random(seed, patch, number)
-                span = u32(2 * reach + 1)
-                to_row = best_row + np.int64((bits & u32(0xFFFF)) * span >> u32(16)) - reach
-                to_column = best_column + np.int64((bits >> u32(16)) * span >> u32(16)) - reach
+                span = 2 * reach + 1
+                to_row = best_row - reach + (np.int64(bits & u32(0xFFFF)) * span >> 16)
+                to_column = best_column - reach + (np.int64(bits >> u32(16)) * span >> 16)
                 number += 1
                 reach //= 2
             if not (0 <= to_row < height and 0 <= to_column < width):

@@ -234,7 +234,7 @@ def _print_recipes(value: bool) -> None:
         from regionnorm.recipes import list_recipes
 
         for name, description in list_recipes().items():
-            typer.echo(f"{name:<10} {description}")
+            typer.echo(f"{name:<22} {description}")
         raise typer.Exit
 
 

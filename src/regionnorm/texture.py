@@ -45,17 +45,18 @@ _LEAST_SOURCES = 64  # known patches; with fewer of them only repeated stamps co
 _STEPS = (1, 2, 4, 1)  # distances of propagation in the passes between two collages
 _ROUNDS = 2  # collages of a level
 _COLLAGE_LEVELS = 2  # on coarser levels the fill itself is sharp, and matched as it is
-_GUIDE_SIGMA, _GUIDE_WEIGHT = 1.5, 25.0  # low band of the fill; weight relative to one pixel's
-_DISTANCE_WEIGHT = 5e-5  # cost of a squared pixel of distance on the finest level
+_GUIDE_SIGMA, _GUIDE_WEIGHT = 3.0, 5.0  # low band of the fill; weight relative to one pixel's
+_COARSE_SIGMA = 2.0
+_DISTANCE_WEIGHT = 1e-4  # cost of a squared pixel of distance on the finest level
 _REPEAT_WEIGHT = 0.3  # what the first repetition of a source adds to its cost, as a share
 _SEARCH_LIMIT = 400_000  # patches; finer levels take over the matches of the level before
 
 # What is copied.
 _FINE_SIGMA, _MIDDLE_SIGMA = 1.0, 6.0  # the bands end there, in pixels
-_FINE_CELL, _MIDDLE_CELL = 4, 8  # pixels; local energy is measured in such squares
-_KNOWN_REACH, _HOLE_REACH = 16.0, 4.0  # pixels (sigma): how far energy is averaged
-_MOST_GAIN = 3.0
-_EVEN = 0.5  # variance of log energy at which a texture's weight is down to 1 / e
+_FINE_CELL, _MIDDLE_CELL = 4, 16  # pixels; local energy is measured in such squares
+_KNOWN_REACH, _HOLE_REACH = 32.0, 4.0  # pixels (sigma): how far energy is averaged
+_MOST_GAIN = 1.5
+_EVEN = 0.3  # variance of log energy at which a texture's weight is down to 1 / e
 _FAR = 0.5  # the same for the squared error of colours, in units of the texture's energy ...
 _LEAST_ERROR = 1e-4  # ... and a hundredth of the range besides
 _TINY = 1e-7  # energy far below that of 8-bit rounding
@@ -237,15 +238,19 @@ class _Search:
         pixels[:, row, column] = self.filled[:, found.rows[patch], found.columns[patch]]
         return pixels
 
-    def level(self, pixels: Tensor, guided: bool) -> Level:
-        """Arrays for the compiled passes."""
+    def level(self, pixels: Tensor | None) -> Level:
+        """Arrays for the compiled passes; ``pixels`` None compares low bands alone."""
         from regionnorm._patchmatch import Level
 
+        if pixels is None:
+            current = candidates = _blur(self.filled, _COARSE_SIGMA)
+        else:
+            current, candidates = pixels, self.filled
         return Level(
-            _rows_of_patches(pixels),
-            _rows_of_patches(self.filled),
+            _rows_of_patches(current),
+            _rows_of_patches(candidates),
             self.guide,
-            np.float32(_GUIDE_WEIGHT if guided else 0),
+            np.float32(0 if pixels is None else _GUIDE_WEIGHT),
             np.float32(_DISTANCE_WEIGHT * 4**self.depth),
             self.sources,
             self.rows,
@@ -308,7 +313,7 @@ def _match(search: _Search, found: Matches, threads: int) -> Matches:
         return found
     reach = max(search.hole.shape) // 2
     for number in range(_ROUNDS):
-        level = search.level(search.paste(found) if collage else search.filled, collage)
+        level = search.level(search.paste(found) if collage else None)
         for step in _STEPS:
             penalty = search.repeats(found)
             found = improve(
