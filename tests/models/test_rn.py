@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regionnorm.models import RNGenerator, create_model, list_models
+from regionnorm.models.rn import Blur
 from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
 
 PREFILLS = ["constant", "diffusion"]
@@ -125,7 +126,7 @@ def test_diffusion_prefill_starts_from_the_diffusion_itself() -> None:
     assert torch.allclose(output, push_pull(image, mask), atol=1e-6)
 
 
-@pytest.mark.parametrize("upsample", ["pixelshuffle", "transpose"])
+@pytest.mark.parametrize("upsample", ["pixelshuffle", "pixelshuffle-blur", "transpose"])
 @pytest.mark.parametrize("stats", ["instance", "batch", "layer", "group:2"])
 def test_options_give_working_networks(upsample: str, stats: str) -> None:
     image, mask = example(24, 24)
@@ -179,3 +180,35 @@ def test_unknown_name_lists_the_known_ones() -> None:
 def test_created_networks_remember_name_and_options() -> None:
     model = create_model("rn-arch1", width=4)
     assert (model.name, model.options) == ("rn-arch1", {"width": 4})
+
+
+def test_blur_takes_out_what_the_shuffle_alternates() -> None:
+    y, x = torch.meshgrid(torch.arange(12), torch.arange(10), indexing="ij")
+    smooth = torch.rand(2, 3, 1, 1).expand(2, 3, 12, 10)
+    for pattern in ((-1.0) ** x, (-1.0) ** y, (-1.0) ** (x + y)):
+        blurred = Blur()(smooth + pattern)
+        inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+        torch.testing.assert_close(blurred[inside], smooth[inside])
+
+
+def test_blur_is_the_binomial_filter() -> None:
+    x = torch.rand(1, 1, 9, 7, dtype=torch.float64)
+    row = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    expected = nn.functional.conv2d(padded, torch.outer(row, row)[None, None])
+    torch.testing.assert_close(Blur()(x), expected)
+
+
+def test_noise_is_part_of_the_fill_and_the_same_each_time() -> None:
+    image, mask = example(32, 32)
+    model = small("rn", noise=True).eval()
+    quiet = small("rn").eval()
+    quiet.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if "noise" not in name}
+    )
+    assert torch.equal(model(image, mask), quiet(image, mask))  # strengths start at 0
+    with torch.no_grad():
+        for parameter in model.decoder_noise.parameters():
+            parameter.fill_(0.5)
+    assert not torch.equal(model(image, mask), quiet(image, mask))
+    assert torch.equal(model(image, mask), model(image, mask))

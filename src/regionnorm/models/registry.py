@@ -81,7 +81,8 @@ def create_model(name: str, **options: Any) -> InpaintingModel:
     Args:
         name: One of :func:`list_models`.
         **options: Options of its class: all take ``width``, ``stats`` and ``threshold``; the RN
-            family also ``blocks``, ``upsample`` and ``prefill`` (see :class:`RNGenerator`).
+            family also ``blocks``, ``upsample``, ``noise`` and ``prefill`` (see
+            :class:`RNGenerator`).
 
     Returns:
         A module called as ``model(image, mask) -> image``.

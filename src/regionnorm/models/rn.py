@@ -7,9 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.convolution import NarrowConv2d, PaddedConv2d
+from regionnorm.nn.noise import AddedNoise
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.prefill import push_pull
 from regionnorm.nn.region_norm import resize_mask
@@ -28,7 +30,10 @@ class RNGenerator(InpaintingModel):
         blocks: Number of residual blocks; 8 in the paper.
         stats: What shares statistics in RN-B and RN-L, see :func:`regionnorm.region_norm`.
         threshold: Threshold of RN-L (eq. 15).
-        upsample: ``"pixelshuffle"`` (released code) or ``"transpose"`` (the backbone's paper).
+        upsample: ``"pixelshuffle"`` (released code), ``"transpose"`` (the backbone's paper), or
+            ``"pixelshuffle-blur"``: a binomial filter after the shuffle takes out every pattern
+            that repeats with the shuffle's two pixels, so that no grid can be drawn.
+        noise: Add noise of a learned strength in the decoder, see :class:`AddedNoise`.
         prefill: What stands in the hole at the input. ``"constant"``: ones, as in the paper; the
             network paints the picture. ``"diffusion"``: a push-pull fill, with the mask as a
             fourth channel because the fill hides it; the network adds a residual to the fill.
@@ -49,7 +54,8 @@ class RNGenerator(InpaintingModel):
         blocks: int = 8,
         stats: str = "instance",
         threshold: float = 0.8,
-        upsample: Literal["pixelshuffle", "transpose"] = "pixelshuffle",
+        upsample: Literal["pixelshuffle", "pixelshuffle-blur", "transpose"] = "pixelshuffle",
+        noise: bool = False,
         prefill: Literal["constant", "diffusion"] = "constant",
         track_running_stats: bool = False,
         eps_on: Literal["region", "map"] = "region",
@@ -90,6 +96,9 @@ class RNGenerator(InpaintingModel):
         self.decoder = nn.ModuleList(
             [_upsampler(4 * width, 2 * width, upsample), _upsampler(2 * width, width, upsample)]
         )
+        self.decoder_noise = nn.ModuleList(
+            AddedNoise(channels) if noise else nn.Identity() for channels in (2 * width, width)
+        )
         self.decoder_norms = nn.ModuleList([norm(decoder, 2 * width), norm(decoder, width)])
         self.output = NarrowConv2d(width, 3, 7, padding=3, padding_mode="reflect")
         self._initialise(residual)
@@ -109,10 +118,10 @@ class RNGenerator(InpaintingModel):
             x = normalise(convolution(x), region)
         for block in self.residual:
             x = block(x, masks[2])
-        for convolution, normalise, region in zip(
-            self.decoder, self.decoder_norms, masks[1::-1], strict=True
+        for convolution, noise, normalise, region in zip(
+            self.decoder, self.decoder_noise, self.decoder_norms, masks[1::-1], strict=True
         ):
-            x = normalise(convolution(x), region)
+            x = normalise(noise(convolution(x)), region)
         x = torch.tanh(self.output(x).float())
         return start + x if self.prefill == "diffusion" else (x + 1) / 2
 
@@ -172,11 +181,26 @@ class ResidualBlock(nn.Module):
 
 def _upsampler(channels: int, out: int, kind: str) -> nn.Module:
     """Double the resolution."""
-    if kind == "pixelshuffle":
-        return nn.Sequential(nn.Conv2d(channels, 4 * out, 3, padding=1), nn.PixelShuffle(2))
+    if kind in ("pixelshuffle", "pixelshuffle-blur"):
+        shuffled = [nn.Conv2d(channels, 4 * out, 3, padding=1), nn.PixelShuffle(2)]
+        return nn.Sequential(*shuffled, *([Blur()] if kind.endswith("blur") else []))
     if kind == "transpose":
         return nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1)
-    raise ValueError(f"upsample is {kind!r}; expected 'pixelshuffle' or 'transpose'")
+    raise ValueError(
+        f"upsample is {kind!r}; expected 'pixelshuffle', 'pixelshuffle-blur' or 'transpose'"
+    )
+
+
+class Blur(nn.Module):
+    """The 3x3 binomial filter: it halves what repeats with 4 pixels and removes what does with 2.
+
+    As two means of 2x2 pixels, which is faster than a convolution; borders are replicated.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``[N, C, H, W]`` to features."""
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=1)
 
 
 def _halved(mask: Tensor, times: int) -> tuple[int, int]:

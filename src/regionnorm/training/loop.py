@@ -258,6 +258,7 @@ class _Run:
         report = evaluate(
             {"model": self._fill},
             judge,
+            size=self.recipe.val_size,
             limit=self.recipe.val_photos,
             batch_size=4,
         )

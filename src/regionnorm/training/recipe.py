@@ -107,6 +107,7 @@ class Recipe:
     sample_every: int = Field(default=500, ge=1)
     val_every: int = Field(default=2000, ge=1)
     val_photos: int = Field(default=24, ge=1)
+    val_size: int = Field(default=256, ge=16)
     save_every: int = Field(default=1000, ge=1)
     save_minutes: float = Field(default=5.0, gt=0)
 
