@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
+    from regionnorm.training import Recipe
+
 __all__ = ["app", "main"]
 
 # The library is imported inside the commands: help must not wait for torch.
@@ -241,7 +243,11 @@ def _print_recipes(value: bool) -> None:
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name from `regionnorm train --list`.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A name from `regionnorm train --list`, or a run's recipe.json to repeat.",
+        ),
     ],
     data: Annotated[
         list[str],
@@ -301,8 +307,11 @@ def train(
     saved = out / "recipe.json"
     if resume and saved.is_file():
         chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
-        if chosen.name != recipe:
-            raise ValueError(f"{out} was started with recipe {chosen.name!r}, not {recipe!r}")
+        named = _read_recipe(recipe).name if recipe.endswith(".json") else recipe
+        if chosen.name != named:
+            raise ValueError(f"{out} was started with recipe {chosen.name!r}, not {named!r}")
+    elif recipe.endswith(".json"):
+        chosen = with_overrides(_read_recipe(recipe), overrides)
     else:
         chosen = get_recipe(recipe, overrides)
     finished = run(chosen, data=data, val=val, out=out, resume=resume)
@@ -396,6 +405,182 @@ def evaluate(
     for line in result.skipped:
         _error(line)
     return 1 if result.skipped else 0
+
+
+def _print_studies(value: bool) -> None:
+    if value:
+        from regionnorm.studies import list_studies
+
+        for name, title in list_studies().items():
+            typer.echo(f"{name:<8} {title}")
+        typer.echo(f"{'all':<8} All of these, one after the other.")
+        typer.echo(f"{'report':<8} One page, HTML and Markdown, of all that has been run.")
+        raise typer.Exit
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A name from `regionnorm study --list`, all or report."
+        ),
+    ],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with scenes (train/ and val/, or Places2's data_256/ and val_256/), faces "
+            "(faces/train and faces/val, or CelebA's img_align_celeba/) or both; repeatable.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all studies and their runs.")] = Path(
+        "out/study"
+    ),
+    scale: Annotated[
+        str, typer.Option(help="mini (minutes on two cores) or paper (the real thing).")
+    ] = "mini",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of masks to measure with; by default a fixed generated set."),
+    ] = None,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with scenes/ and faces/ to show in Figures 5, 7 and 8; by default "
+            "validation photos.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs at the same time.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of all recipes; repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs with their cost, and do nothing.")
+    ] = False,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--list", callback=_print_studies, is_eager=True, help="Print the studies and stop."
+        ),
+    ] = False,
+) -> None:
+    """Repeat a table or figure of the paper, with its numbers beside ours.
+
+    Runs that have been done are not done again, also between studies; a stopped study goes on
+    where it was when the same command is given again.
+
+    \b
+    Example:
+      regionnorm study --list
+      regionnorm study table2 --data photos/ --out out/study
+      regionnorm study table2 --scale paper --dry-run
+      regionnorm study report --out out/study
+    """
+    from regionnorm import studies
+
+    if name == "report":
+        html, markdown, count = studies.write_report(out, studies.list_studies())
+        typer.echo(f"{html}\n{markdown}\n{count} of {len(studies.list_studies())} studies")
+        return
+    names = list(studies.list_studies()) if name == "all" else [name]
+    changes = _settings(settings or [])
+    chosen = [studies.with_settings(studies.get_study(n, scale), changes) for n in names]
+    found = studies.find_photos(data, out / "lists", masks) if data else None
+    if dry_run:
+        _print_study_table(studies.plan_table(chosen, found))
+        return
+    if found is None:
+        raise ValueError("--data is missing: give the folder with train/, val/ and faces/")
+    for study in chosen:
+        with _run_progress(len(study.runs)) as status:
+            section = studies.conduct(study, found, out, jobs=jobs, shown=show, status=status)
+        for table in section.tables:
+            _print_study_table(table)
+        typer.echo(out / study.name / "README.md")
+
+
+@app.command()
+def visualize(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo.")],
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask",
+            "-m",
+            metavar="MASK",
+            help="White = hole: a file, or a rule as for inpaint. Not needed with --list-layers.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The picture to write: .png, .webp, .pdf or .svg."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="A layer, or a part of the network that holds some; repeatable. By default the "
+            "last RN-B, those of the paper's Figure 8 and the last two.",
+        ),
+    ] = None,
+    list_layers: Annotated[
+        bool,
+        typer.Option(
+            "--list-layers", help="Print the normalisation layers and their sizes, and stop."
+        ),
+    ] = False,
+    invert_mask: Annotated[
+        bool, typer.Option("--invert-mask", help="Black = hole instead of white.")
+    ] = False,
+    fit_mask: Annotated[
+        bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help="default, a weights file, or a training run's folder.")
+    ] = "default",
+    device: Device = None,
+) -> None:
+    """Show what happens inside the network while it fills a photo.
+
+    A picture with a row for each layer: spatial response, region mask, gamma, beta, and the means
+    and standard deviations of the regions before and after. Photos of more than a megapixel are
+    scaled down for it. Needs matplotlib: pip install 'regionnorm[study]'.
+
+    \b
+    Example:
+      regionnorm visualize photo.jpg --mask mask.png -o inside.png
+      regionnorm visualize photo.jpg --list-layers
+      regionnorm visualize photo.jpg --mask mask.png --layer residual.5 -o block.png
+    """
+    from regionnorm import visualize as visualizing
+    from regionnorm.mask_doctor import MaskOptions
+
+    if list_layers:
+        with _quiet_decoders():
+            sizes = visualizing.list_layers(image, model=model, device=device)
+        _print_table(visualizing.layer_table(sizes))
+        return
+    if mask is None or output is None:
+        raise ValueError("--mask and --output are needed; --list-layers does without")
+    with _quiet_decoders():
+        notes = visualizing.visualize_photo(
+            image,
+            mask,
+            output,
+            layers=layers,
+            model=model,
+            mask_options=MaskOptions(invert_mask, 0, fit_mask),
+            device=device,
+        )
+    for line in notes:
+        _note(f"Note: {line}")
+    typer.echo(_printable(output))
 
 
 @app.command()
@@ -541,6 +726,15 @@ def _interval(text: str) -> tuple[float, float]:
     return low, high
 
 
+def _read_recipe(path: str) -> Recipe:
+    from regionnorm.training.recipe import recipe_from_json
+
+    try:
+        return recipe_from_json(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
     settings = {}
     for pair in pairs:
@@ -573,6 +767,48 @@ def _progress(title: str) -> Iterator[Callable[..., None]]:
     ) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total, *_: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _run_progress(total: int) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar over runs on stderr with a bar for each that is under way; plain lines in a file."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    doing: dict[str, str] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        overall = bar.add_task("runs", total=total)
+
+        def status(run: str, what: str, step: int, steps: int) -> None:
+            if not console.is_terminal and doing.get(run) != what:
+                print(f"{run}: {what}", file=sys.stderr, flush=True)
+            finished = what == "done" and doing.get(run) != what
+            doing[run] = what
+            if run not in tasks and what != "done":
+                tasks[run] = bar.add_task(run, total=steps)
+            if run in tasks:
+                bar.update(tasks[run], completed=step, description=f"{run}: {what}")
+            if finished:
+                bar.advance(overall)
+                if run in tasks:
+                    bar.remove_task(tasks[run])
+
+        yield status
 
 
 @contextmanager
@@ -610,6 +846,20 @@ def _print_table(table: Table) -> None:
 
     # Files and pipes have no width; rich would assume 80 columns and cut long names.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_study_table(table: Any) -> None:
+    """Print a study's table; its cells may hold square brackets."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, title=Text(table.caption), title_justify="left")
+    for i, heading in enumerate(table.header):
+        shown.add_column(Text(heading), justify="left" if i == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    _print_table(shown)
 
 
 def _error(message: str) -> None:

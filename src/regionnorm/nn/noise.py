@@ -15,7 +15,8 @@ class AddedNoise(nn.Module):
 
     A network that is a smooth function of its input cannot paint grain where it is given none; what
     it can learn instead is to draw a regular grid. Noise before a norm and a ReLU lets it choose
-    where grain shows (as in StyleGAN, Karras et al. 2019). Strengths start at 0: no change at first.
+    where grain shows (as in StyleGAN, Karras et al. 2019). Strengths start at 0, as if there were
+    none.
 
     In training the noise is another one at each call, drawn from PyTorch's global generator.
     Otherwise it is always the same, so that a picture's fill is.

@@ -1,0 +1,59 @@
+"""``regionnorm study`` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunCli = Callable[..., tuple[int, str, str]]
+
+
+def test_the_list_names_all_studies(run_cli: RunCli) -> None:
+    code, out, _ = run_cli("study", "--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == (
+        "shift table1 figure5 table2 table3 figure6 table4 figure7 table5 table6 figure8 figure9 "
+        "all report"
+    ).split()
+
+
+def test_a_dry_run_names_runs_and_hours_and_writes_nothing(run_cli: RunCli, tmp_path: Path) -> None:
+    out_folder = tmp_path / "out"
+    code, out, _ = run_cli(
+        "study", "figure7", "--scale", "paper", "--dry-run", "--out", str(out_folder)
+    )
+    assert code == 0
+    assert "scenes-rn-t0.5-seed0" in out
+    assert "225,000" in out
+    assert "GPU-hours" in out
+    assert not out_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("study", "table9"), "choose from shift, table1"),
+        (("study", "table2"), "--data is missing"),
+        (("study", "table2", "--scale", "big"), "choose from mini, paper"),
+        (("study", "table2", "--data", "/nowhere/at/all"), "no such folder"),
+        (("study", "report", "--out", "/nowhere/at/all"), "run one first"),
+        (("study", "table2", "--set", "stepps=3"), "no field 'stepps'"),
+    ],
+)
+def test_mistakes_get_one_line(run_cli: RunCli, arguments: tuple[str, ...], expected: str) -> None:
+    code, _, err = run_cli(*arguments)
+    assert code == 2
+    assert expected in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_recipe_file_can_be_trained_again(run_cli: RunCli, tmp_path: Path) -> None:
+    damaged = tmp_path / "recipe.json"
+    damaged.write_text('{"name": "x", "stepps": 3}')
+    code, _, err = run_cli(
+        "train", str(damaged), "--data", str(tmp_path), "--out", str(tmp_path / "run")
+    )
+    assert code == 2
+    assert "recipe.json: not a recipe: stepps" in err
