@@ -14,6 +14,7 @@ from torch import Tensor
 from regionnorm.checkpoints import save_weights
 from regionnorm.data import INTERVALS, ImageSource, MaskFolder, evaluation_mask, open_source
 from regionnorm.evaluate import evaluate, resolve_model, resolve_models
+from regionnorm.imaging import image_to_tensor
 from regionnorm.metrics import METRICS, PSNR_CAP, compute_metrics
 from regionnorm.models import create_model
 from regionnorm.report import Report
@@ -317,3 +318,20 @@ def test_an_unknown_model_is_named_with_what_would_work() -> None:
 def test_a_model_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="'ns' is given twice"):
         resolve_models(["ns", "ns"])
+
+
+def test_the_texture_pass_can_follow_any_model(
+    make_photo: Callable[..., Image.Image],
+) -> None:
+    name, textured = resolve_model("ns+texture")
+    _, plain = resolve_model("ns")
+    image = image_to_tensor(make_photo(96, 96))
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[..., 30:60, 30:60] = 1
+    shown = image * (1 - mask)
+    result = textured(shown, mask)
+    assert name == "ns+texture"
+    assert torch.equal(result * (1 - mask), shown)
+    assert not torch.equal(result, plain(shown, mask))
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        resolve_model("nothing+texture")

@@ -331,7 +331,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="default, a weights file, telea, ns or biharmonic.  [default: default ns telea]",
+            help="default, a weights file, telea, ns or biharmonic; default+texture adds the "
+            "texture pass.  [default: default ns telea]",
             show_default=False,
         ),
     ] = None,

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from regionnorm._extras import require
 from regionnorm.classical import CLASSICAL_FILLERS, classical_filler
 from regionnorm.data import (
     INTERVALS,
@@ -27,9 +28,12 @@ from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, read_
 from regionnorm.metrics import METRICS, MetricPreset, compute_metrics, get_preset
 from regionnorm.perceptual import PairMetric, SetMetric
 from regionnorm.report import Case, Report, interval_label, make_report
+from regionnorm.texture import add_texture
 
 Filler = Callable[[Tensor, Tensor], Tensor]
 """``filler(image, mask) -> image``: ``[B, 3, H, W]`` in [0, 1] and ``[B, 1, H, W]``, 1 = hole."""
+
+_TEXTURE = "+texture"
 
 MIN_SIDE = 16
 """The smallest photo in pixels that every model takes."""
@@ -175,7 +179,8 @@ def resolve_model(
 
     Args:
         spec: ``"telea"``, ``"ns"`` or ``"biharmonic"``; ``"default"`` or another name of packaged
-            weights; a weights file, a training run's folder, or a hub repository.
+            weights; a weights file, a training run's folder, or a hub repository. With
+            ``"+texture"`` at its end the texture pass follows, as in ``regionnorm inpaint``.
         device: Where a network runs; None chooses.
         jobs: Threads of a classical filler.
 
@@ -187,6 +192,9 @@ def resolve_model(
         FileNotFoundError: It is neither a known name nor a file.
         ImportError: A classical filler's library is missing.
     """
+    if spec.endswith(_TEXTURE) and not Path(spec).exists():
+        name, filler = resolve_model(spec.removesuffix(_TEXTURE), device, jobs=jobs)
+        return name + _TEXTURE, _textured(filler)
     if spec in CLASSICAL_FILLERS:
         return spec, classical_filler(spec, jobs=jobs)
     from regionnorm.checkpoints import load_pretrained, packaged_weights
@@ -202,6 +210,15 @@ def resolve_model(
     is_path = spec not in names and path.exists()
     name = (path.stem if path.is_file() else path.name) if is_path else spec
     return name or spec, _network_filler(network, device)
+
+
+def _textured(filler: Filler) -> Filler:
+    require("numba", extra="fast")
+
+    def fill(image: Tensor, mask: Tensor) -> Tensor:
+        return add_texture(image, filler(image, mask), mask)
+
+    return fill
 
 
 def _network_filler(network: torch.nn.Module, device: str | torch.device | None) -> Filler:
