@@ -14,6 +14,7 @@ from regionnorm.studies.plan import Group, Run, Study
 from regionnorm.studies.results import Results
 from regionnorm.studies.runner import Runner, Status
 from regionnorm.studies.sections import Figure, Section, Table
+from regionnorm.studies.shift_section import shift_parts
 from regionnorm.studies.tables import make_tables, parameter_counts
 from regionnorm.training.recipe import with_overrides
 
@@ -56,8 +57,6 @@ def conduct(
     tables: tuple[Table, ...] = make_tables(study, results)
     figures: tuple[Figure, ...] = plot(study, results, folder) + draw_pictures(context)
     if study.name == "shift":
-        from regionnorm.studies.shift_section import shift_parts
-
         more_tables, more_figures = shift_parts(context)
         tables, figures = tables + more_tables, figures + more_figures
     if study.groups:
