@@ -463,6 +463,10 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs with their cost, and do nothing.")
     ] = False,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Write the runs' recipe.json alone, to train elsewhere."),
+    ] = False,
     _: Annotated[
         bool,
         typer.Option(
@@ -497,7 +501,10 @@ def study(
         return
     if found is None:
         raise ValueError("--data is missing: give the folder with train/, val/ and faces/")
-    for study in chosen:
+    for study in chosen if prepare else ():
+        studies.Runner(out, study.scale, found).prepare(study.runs)
+        typer.echo(f"{len(study.runs)} recipes in {out / 'runs'}")
+    for study in () if prepare else chosen:
         with _run_progress(len(study.runs)) as status:
             section = studies.conduct(study, found, out, jobs=jobs, shown=show, status=status)
         for table in section.tables:

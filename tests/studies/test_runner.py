@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from PIL import Image
 
 from regionnorm.studies import StudyData, find_photos
 from regionnorm.studies.plan import make_run
 from regionnorm.studies.results import Result
 from regionnorm.studies.runner import RunFailedError, Runner
+from regionnorm.training.recipe import recipe_from_json
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 PhotoMaker = Callable[..., Image.Image]
@@ -52,30 +55,44 @@ def wait_for(condition: Callable[[], bool], seconds: float = 100) -> None:
         time.sleep(0.05)
 
 
+def steps_of(folder: Path) -> int:
+    state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    return int(state["step"])
+
+
+def children(process: int) -> list[int]:
+    lists = Path(f"/proc/{process}/task").glob("*/children")  # of each thread
+    return [int(number) for path in lists for number in path.read_text().split()]
+
+
+def start(photos: Path, out: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a study in a process of its own and wait for its first checkpoint."""
+    study = subprocess.Popen([sys.executable, str(SCRIPT), str(photos), str(out)])
+    wait_for(lambda: (folder / "checkpoint.pt").exists())
+    return study
+
+
 def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, photos: Path) -> None:
     data = find_photos([photos], tmp_path)
     scale = tiny.tiny_scale()
     run = make_run(scale, "rn", 0)
-    other = make_run(scale, "baseline-bn", 0)
-
     killed = tmp_path / "killed"
     folder = killed / "runs" / run.name
-    study = subprocess.Popen([sys.executable, str(SCRIPT), str(photos), str(killed)])
-    # The first step that is logged is also saved.
-    wait_for(lambda: (folder / "checkpoint.pt").exists())
-    study.kill()
+    study = start(photos, killed, folder)
+    for process in (*children(study.pid), study.pid):
+        os.kill(process, signal.SIGKILL)
     study.wait()
+    assert 0 < steps_of(folder) < tiny.STEPS
     assert not (folder / "result.json").exists()
 
     said: list[tuple[str, str]] = []
-    whole = Runner(tmp_path / "whole", scale, data, jobs=2)
-    whole.run_all([run, other])
+    whole = Runner(tmp_path / "whole", scale, data)
+    whole.run_all([run])
     resumed = Runner(killed, scale, data, status=lambda run, doing, *_: said.append((run, doing)))
     assert not resumed.is_done(run)
     resumed.run_all([run])
 
-    names = ("weights.safetensors", "report.json")
-    for name in names:
+    for name in ("weights.safetensors", "report.json"):
         assert (folder / name).read_bytes() == (whole.folder / run.name / name).read_bytes()
     ours, theirs = Result.load(folder), Result.load(whole.folder / run.name)
     assert replace(ours, seconds=0) == replace(theirs, seconds=0)
@@ -92,10 +109,51 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, pho
     resumed.run_all([run])
     assert said == [(run.name, "done")]
     longer = replace(run, recipe=replace(run.recipe, steps=999))
-    with pytest.raises(ValueError, match="steps 16, not 999"):
+    with pytest.raises(ValueError, match=f"steps {tiny.STEPS}, not 999"):
         resumed.is_done(longer)
-    with pytest.raises(ValueError, match="size 48, not 64"):
-        Runner(killed, replace(scale, size=64), data).run_all([run])
+
+    # Measured otherwise, it is measured again, not trained again.
+    trained = (folder / "weights.safetensors").read_bytes()
+    larger = Runner(killed, replace(scale, limit=1), data)
+    assert not larger.is_done(run)
+    larger.run_all([run])
+    assert Result.load(folder).photos == 1
+    assert (folder / "weights.safetensors").read_bytes() == trained
+
+
+def test_what_a_killed_study_left_at_work_is_waited_for(tmp_path: Path, photos: Path) -> None:
+    data = find_photos([photos], tmp_path)
+    scale = tiny.tiny_scale()
+    run = make_run(scale, "rn", 0)
+    folder = tmp_path / "out" / "runs" / run.name
+    study = start(photos, tmp_path / "out", folder)
+    (left,) = children(study.pid)
+    os.kill(left, signal.SIGSTOP)  # it holds the run's lock until it is let go
+    study.kill()
+    study.wait()
+
+    said: list[str] = []
+
+    def status(run: str, doing: str, *_: int) -> None:
+        said.append(doing)
+        if len(said) == 3:
+            os.kill(left, signal.SIGCONT)
+
+    Runner(tmp_path / "out", scale, data, status=status).run_all([run])
+    assert said[:3] == ["waiting"] * 3
+    assert said[-1] == "done"
+    assert Result.load(folder).steps == steps_of(folder) == tiny.STEPS
+
+
+def test_sigterm_saves_and_leaves_nothing_running(tmp_path: Path, photos: Path) -> None:
+    folder = tmp_path / "out" / "runs" / make_run(tiny.tiny_scale(), "rn", 0).name
+    study = start(photos, tmp_path / "out", folder)
+    (child,) = children(study.pid)
+    study.send_signal(signal.SIGTERM)
+    assert study.wait(timeout=60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert steps_of(folder) > 0
 
 
 def test_a_run_that_fails_says_why_and_stops_the_others(tmp_path: Path, photos: Path) -> None:
@@ -120,23 +178,11 @@ def test_missing_photos_are_noticed_before_anything_runs(tmp_path: Path, photos:
     assert not runner.folder.exists()
 
 
-def test_a_run_of_another_living_study_is_left_alone(tmp_path: Path, photos: Path) -> None:
+def test_recipes_can_be_written_without_training(tmp_path: Path, photos: Path) -> None:
     data = StudyData(find_photos([photos], tmp_path).scenes, None)
-    scale = tiny.tiny_scale()
-    run = make_run(scale, "rn", 0)
-    runner = Runner(tmp_path / "out", scale, data)
-    # Two sleeping processes stand for the other study and its run: their command lines say so.
-    sleep = [sys.executable, "-c", "import time; time.sleep(60)", "regionnorm"]
-    others = [subprocess.Popen(sleep) for _ in range(2)]
-    try:
-        folder = runner.folder / run.name
-        folder.mkdir(parents=True)
-        owner = {"pid": others[0].pid, "study": others[1].pid}
-        (folder / "process.json").write_text(json.dumps(owner))
-        with pytest.raises(OSError, match=f"kill {others[1].pid}"):
-            runner.run_all([run])
-        assert others[0].poll() is None
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+    run = make_run(tiny.tiny_scale(), "rn", 0)
+    runner = Runner(tmp_path / "out", tiny.tiny_scale(), data)
+    runner.prepare([run])
+    written = (runner.folder / run.name / "recipe.json").read_text()
+    assert recipe_from_json(written) == run.recipe
+    assert not runner.is_done(run)

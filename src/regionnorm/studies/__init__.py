@@ -4,12 +4,14 @@ from regionnorm.studies.catalogue import get_study, list_studies
 from regionnorm.studies.conduct import conduct, plan_table, with_settings
 from regionnorm.studies.photos import Photos, StudyData, find_photos
 from regionnorm.studies.plan import Group, Run, Scale, Study
+from regionnorm.studies.runner import Runner
 from regionnorm.studies.sections import Section, write_report
 
 __all__ = [
     "Group",
     "Photos",
     "Run",
+    "Runner",
     "Scale",
     "Section",
     "Study",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from regionnorm.data import INTERVALS
 from regionnorm.studies.cost import ASSUMED_TFLOPS, gpu_hours
 from regionnorm.studies.figures import plot
 from regionnorm.studies.photos import StudyData
@@ -17,6 +18,8 @@ from regionnorm.studies.sections import Figure, Section, Table
 from regionnorm.studies.shift_section import shift_parts
 from regionnorm.studies.tables import make_tables, parameter_counts
 from regionnorm.training.recipe import with_overrides
+
+_COMPARED = ("name", "model", "seed", "options.threshold")
 
 __all__ = ["conduct", "plan_table", "with_settings"]
 
@@ -70,8 +73,11 @@ def with_settings(study: Study, settings: Mapping[str, str]) -> Study:
     """Change values of all recipes of a study, as ``regionnorm train --set`` does.
 
     Raises:
-        ValueError: A field is not known, or a value does not fit it.
+        ValueError: A field is not known, a value does not fit it, or it is what studies compare.
     """
+    for key in settings:
+        if key in _COMPARED:
+            raise ValueError(f"--set {key}: that is what studies compare; choose another field")
 
     def changed(run: Run) -> Run:
         return replace(run, recipe=with_overrides(run.recipe, settings))
@@ -142,12 +148,16 @@ def _facts(study: Study, results: Results) -> tuple[str, ...]:
     minutes = sum(result.seconds for result in found) / 60
     first, recipe = found[0], study.runs[0].recipe
     versions = ", ".join(f"{name} {version}" for name, version in first.versions.items())
+    measured = {run.photos: results.get(run.name) for run in study.runs}
+    photos = " and ".join(f"{result.photos} of {kind}" for kind, result in measured.items())
+    skipped = sum(len(result.skipped) for result in found)
     return (
         f"{study.scale.name} scale: {len(found)} runs, seeds {_listed(seeds)}, "
         f"{_listed(steps)} steps of {recipe.batch} crops of {recipe.size} px; "
         f"{minutes:.0f} minutes in all",
-        f"measured on {first.photos} validation photos at {first.data['size']} px, "
-        f"{first.fills} fills; masks: {first.data['masks']}; "
+        f"measured on validation photos, {photos}, at {first.data['size']} px, each in "
+        f"{len(INTERVALS)} intervals; masks: {first.data['masks']}"
+        + (f"; {skipped} photos could not be used" if skipped else ""),
         "± is the standard deviation over seeds",
         versions,
         f"recipes and results: runs/*/recipe.json, runs/*/result.json ({_names(study.groups)})",

@@ -38,6 +38,6 @@ def _forward_flops(model: str, options: tuple[tuple[str, bool | int | float | st
     network = create_model(model, **dict(options)).eval()
     image, mask = torch.zeros(1, 3, _SIDE, _SIDE), torch.zeros(1, 1, _SIDE, _SIDE)
     mask[..., _SIDE // 4 : _SIDE // 2, _SIDE // 4 : _SIDE // 2] = 1
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image, mask)
     return float(counter.get_total_flops())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionnorm.data import open_source
 from regionnorm.imaging import atomic_path
 from regionnorm.studies.plan import PhotoKind
 
@@ -126,8 +125,3 @@ def _celeba(photos: Path, partition: Path, lists: Path) -> Photos:
         with atomic_path(paths[part]) as temporary:
             temporary.write_text("\n".join(names[part]) + "\n", encoding="utf-8")
     return Photos(str(paths[_TRAIN].resolve()), str(paths[_TEST].resolve()))
-
-
-def count_photos(spec: str) -> int:
-    """How many photos a source has."""
-    return len(open_source(spec))

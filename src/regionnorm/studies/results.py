@@ -27,7 +27,7 @@ class Result:
         run: Its name.
         seed: Of weights, crops and masks.
         steps: Optimiser steps taken.
-        seconds: By the clock, training and measuring, all parts together.
+        seconds: By the clock, training and measuring, all parts that were not killed.
         photos: Photos measured.
         fills: Fills measured, one a photo and interval.
         scores: Metric to hole interval (``"10-20 %"``, ``"all"``) to the mean over photos.
@@ -35,6 +35,7 @@ class Result:
         recipe: The resolved recipe.
         data: Where its photos and masks came from, and at which size they were measured.
         versions: Of Python and the packages that compute.
+        skipped: Photos that could not be measured, each with the reason.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Result:
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
     versions: Mapping[str, str]
+    skipped: Sequence[str] = ()
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""

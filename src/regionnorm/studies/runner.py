@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -25,14 +25,21 @@ from regionnorm.studies.plan import Run, Scale
 from regionnorm.studies.results import RESULT, Result, read_curve
 from regionnorm.training.recipe import recipe_to_json
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not locked
+    fcntl = None
+
 __all__ = ["RunFailedError", "Runner", "Status"]
 
-_PLAN, _LOG, _CLOCK, _OWNER = "plan.json", "train.log", "seconds.json", "process.json"
+_PLAN, _LOG, _CLOCK, _LOCK = "plan.json", "train.log", "seconds.json", "lock"
 _POLL_SECONDS = 0.3
 _PACKAGES = ("regionnorm", "torch", "numpy", "lightning", "numba")
 
 Status = Callable[[str, str, int, int], None]
-"""``status(run, doing, step, steps)``: doing is ``"training"``, ``"measuring"`` or ``"done"``."""
+"""``status(run, doing, step, steps)``: doing is ``"waiting"`` (for another process that
+runs it), ``"training"``, ``"measuring"`` or ``"done"``."""
 
 
 class RunFailedError(OSError):
@@ -65,6 +72,7 @@ class Runner:
     jobs: int = 1
     status: Status = lambda run, doing, step, steps: None
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _processes: set[subprocess.Popen[bytes]] = field(default_factory=set, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -72,18 +80,29 @@ class Runner:
         return self.out / "runs"
 
     def is_done(self, run: Run) -> bool:
-        """Whether the run has its result.
+        """Whether the run has its result, measured as it should be.
 
         Raises:
-            ValueError: Its folder holds a run with other settings.
+            ValueError: Its folder holds a run with another recipe or other photos.
         """
         self._check(run)
-        return (self.folder / run.name / RESULT).is_file()
+        folder = self.folder / run.name
+        return (folder / RESULT).is_file() and Result.load(folder).data == self._measured(run)
+
+    def prepare(self, runs: Sequence[Run]) -> None:
+        """Write the runs' ``recipe.json`` alone, for training by other means.
+
+        Raises:
+            ValueError: As :meth:`is_done`.
+        """
+        for run in runs:
+            self._check(run)
+            self._write_plan(run, self.folder / run.name)
 
     def run_all(self, runs: Sequence[Run]) -> None:
         """Bring all to their results; those that have theirs are left alone.
 
-        Ctrl-C and SIGTERM let running steps end and save.
+        Ctrl-C and SIGTERM let running steps end and save; a second Ctrl-C does not wait for that.
 
         Raises:
             RunFailedError: A process failed; runs that were under way are saved.
@@ -93,29 +112,27 @@ class Runner:
         for run in runs:
             self.data.get(run.photos)
             self._check(run)
-        before = signal.getsignal(signal.SIGTERM)
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main:
-            signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            with ThreadPoolExecutor(self.jobs) as pool:
+        self._stop = threading.Event()
+        with _interrupted_by_sigterm(), ThreadPoolExecutor(self.jobs) as pool:
+            try:
                 futures = [pool.submit(self._bring, run) for run in runs]
-                try:
-                    for future in futures:
-                        future.result()
-                except BaseException:
-                    self._stop.set()
-                    raise
-        except _StoppedError as error:  # the run that failed comes later in the list
-            for future in futures:
-                cause = future.exception()
-                if cause is not None and not isinstance(cause, _StoppedError):
-                    raise cause from error
+                # The first one to fail stops the others, which then say no more than that.
+                errors = [future.exception() for future in futures]
+            except BaseException:
+                self._give_up(pool)
+                raise
+        causes = [e for e in errors if e is not None and not isinstance(e, _StoppedError)]
+        if causes:
+            raise causes[0]
+
+    def _give_up(self, pool: ThreadPoolExecutor) -> None:
+        self._stop.set()
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in list(self._processes):
+                process.kill()
             raise
-        finally:
-            self._stop.clear()
-            if in_main:
-                signal.signal(signal.SIGTERM, before)
 
     # --- one run -----------------------------------------------------------------------------
 
@@ -123,61 +140,90 @@ class Runner:
         if self._stop.is_set():
             raise _StoppedError
         folder = self.folder / run.name
-        if self.is_done(run):
-            self.status(run.name, "done", run.recipe.steps, run.recipe.steps)
-            return
         try:
-            self._bring_to_result(run, folder)
+            with self._locked(run, folder) as lock:
+                if not self.is_done(run):
+                    self._bring_to_result(run, folder, lock)
         except BaseException:
             self._stop.set()
             raise
+        self.status(run.name, "done", run.recipe.steps, run.recipe.steps)
 
-    def _bring_to_result(self, run: Run, folder: Path) -> None:
-        _take_over(folder)
+    @contextmanager
+    def _locked(self, run: Run, folder: Path) -> Iterator[int | None]:
+        """Hold a run's lock; its processes inherit it, and so hold it when a study was killed.
+
+        Two studies that need the same run wait for each other, and a study that is started again
+        waits for what its killed predecessor has left at work.
+        """
+        if fcntl is None:
+            yield None
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            while not _try_lock(lock):
+                self.status(run.name, "waiting", _last_step(folder), run.recipe.steps)
+                if self._stop.wait(_POLL_SECONDS):
+                    raise _StoppedError
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _bring_to_result(self, run: Run, folder: Path, lock: int | None) -> None:
         self._write_plan(run, folder)
         photos = self.data.get(run.photos)
         train = ["train", str(folder / "recipe.json"), "--resume", "--out", str(folder)]
         train += ["--data", photos.train, "--val", photos.val]
-        self._call(run, "training", train)
+        self._call(run, "training", train, lock)
+        (folder / "report.json").unlink(missing_ok=True)
         measure = ["evaluate", str(folder / "weights.safetensors"), "--data", photos.val]
         measure += ["--size", str(self.scale.size), "--metric", "none", "--report", str(folder)]
         if self.scale.limit is not None:
             measure += ["--limit", str(self.scale.limit)]
         if self.data.masks is not None:
             measure += ["--masks", self.data.masks]
-        self._call(run, "measuring", measure)
+        self._call(run, "measuring", measure, lock)
         self._result(run, folder).save(folder)
-        self.status(run.name, "done", run.recipe.steps, run.recipe.steps)
 
-    def _call(self, run: Run, doing: str, arguments: list[str]) -> None:
+    def _call(self, run: Run, doing: str, arguments: list[str], lock: int | None) -> None:
         """Run a command of this program to its end, or stop it where all are to stop."""
-        folder, total = self.folder / run.name, run.recipe.steps
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
-        began = time.monotonic()
-        log = folder / _LOG
+        folder, began, log = self.folder / run.name, time.monotonic(), self.folder / run.name / _LOG
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "regionnorm", *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                env=os.environ | self._threads(),
                 # Ctrl-C reaches this process alone, which then stops the others in order.
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock,),
             )
-        (folder / _OWNER).write_text(json.dumps({"pid": process.pid, "study": os.getpid()}))
+        self._processes.add(process)
         try:
             while process.poll() is None:
                 if self._stop.wait(_POLL_SECONDS):
                     raise _StoppedError
-                self.status(run.name, doing, _last_step(folder), total)
+                self.status(run.name, doing, _last_step(folder), run.recipe.steps)
         finally:
-            _end(process)
-            (folder / _OWNER).unlink(missing_ok=True)
+            if process.poll() is None:
+                process.terminate()  # it saves first
+                process.wait()
+            self._processes.discard(process)
             _add_seconds(folder, time.monotonic() - began)
-        if process.returncode:
+        # Code 1 with a report: some photos could not be read, and it names them.
+        measured = process.returncode == 1 and (folder / "report.json").is_file()
+        if process.returncode and not measured:
             raise RunFailedError(f"{run.name}: {doing} failed: {_last_line(log)} (see {log})")
+
+    def _threads(self) -> dict[str, str]:
+        """Share the processor's cores out among the jobs, unless the user has said how many."""
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        count = str(max(1, cores // self.jobs))
+        names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+        return {name: os.environ.get(name, count) for name in names}
 
     def _result(self, run: Run, folder: Path) -> Result:
         report = Report.from_json(json.loads((folder / "report.json").read_text(encoding="utf-8")))
@@ -197,6 +243,7 @@ class Runner:
             recipe=asdict(run.recipe),
             data=self._measured(run),
             versions=_versions(),
+            skipped=report.skipped,
         )
 
     # --- what a folder holds -----------------------------------------------------------------
@@ -223,69 +270,44 @@ class Runner:
                     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _check(self, run: Run) -> None:
+        """Refuse a folder with another recipe or other training photos."""
         path = self.folder / run.name / _PLAN
         if not path.is_file():
             return
         there, wanted = json.loads(path.read_text(encoding="utf-8")), self._plan(run)
-        for part in ("recipe", "data"):
-            for key, value in wanted[part].items():
-                if there[part].get(key, value) != value:
-                    raise ValueError(
-                        f"{path.parent} holds this run with {key} {there[part][key]!r}, not "
-                        f"{value!r}; use another --out, or delete that folder"
-                    )
+        values = [(key, there["recipe"].get(key, v), v) for key, v in wanted["recipe"].items()]
+        values.append(("photos", there["data"]["train"], wanted["data"]["train"]))
+        for key, found, value in values:
+            if found != value:
+                raise ValueError(
+                    f"{path.parent} holds this run with {key} {found!r}, not {value!r}; use "
+                    "another --out, or delete that folder"
+                )
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let a process save and end; a second Ctrl-C does not wait for it."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            process.kill()
-            raise
-
-
-def _take_over(folder: Path) -> None:
-    """Stop the process that a killed study left behind; it saves first.
-
-    Raises:
-        OSError: Another study runs it.
-    """
-    path = folder / _OWNER
-    if not path.is_file():
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        process, study = int(owner["pid"]), int(owner["study"])
-    except (ValueError, KeyError):  # half written by a machine that went down
-        return
-    if not _is_ours(process):
-        return
-    if study != os.getpid() and _is_ours(study):
-        raise OSError(
-            f"{folder.name} is being run by process {study}; wait for it, or stop it: kill {study}"
-        )
-    os.kill(process, signal.SIGTERM)
-    while _is_ours(process):
-        time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _is_ours(process: int) -> bool:
-    """Whether a process runs and is this program's; process numbers are given out again."""
+def _try_lock(lock: int) -> bool:
     try:
-        os.kill(process, 0)
-        command = Path(f"/proc/{process}/cmdline").read_bytes()
-    except FileNotFoundError:  # a system without /proc
-        return True
-    except OSError:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    return b"regionnorm" in command  # a zombie's is empty
+    return True
 
 
 def _last_step(folder: Path) -> int:

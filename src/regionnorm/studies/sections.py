@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class Section:
         """The section as HTML with its pictures inside."""
         parts = [f'<section id="{self.study}"><h2>{html.escape(self.title)}</h2>']
         if notes := _notes(folder):
-            parts += [f"<p>{html.escape(p)}</p>" for p in notes.split("\n\n")]
+            parts += [f"<p>{_bold(html.escape(p))}</p>" for p in notes.split("\n\n")]
         parts += [_html_table(table) for table in self.tables]
         for figure in self.figures:
             data = base64.b64encode((folder / figure.file).read_bytes()).decode("ascii")
@@ -183,6 +184,11 @@ figcaption, .facts {{ font-size: .85rem; opacity: .8; }}
 def _notes(folder: Path) -> str:
     path = folder / NOTES
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _bold(text: str) -> str:
+    """The one mark of Markdown that notes are likely to hold."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text, flags=re.DOTALL)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
