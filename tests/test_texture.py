@@ -296,3 +296,30 @@ def test_without_numba_it_is_silently_off_and_an_error_when_asked_for(
 
 def test_patch_radius_is_the_compiled_codes() -> None:
     assert texture._RADIUS == _patchmatch.PATCH_RADIUS
+
+
+# --- the network's own detail --------------------------------------------------------------------
+
+
+def test_threads_deep_in_the_hole_are_taken_out(generator: torch.Generator) -> None:
+    image = (0.5 + 0.002 * torch.randn((1, 3, SIDE, SIDE), generator=generator)).clamp(0, 1)
+    mask = box(share=0.6)
+    threads = 0.05 * (-1.0) ** torch.arange(SIDE).expand(1, 3, SIDE, SIDE)
+    result = add_texture(image, grey(image) + threads, mask, strength=1.0)
+    deep = box(share=0.3)
+    left = (inside(result, deep) - 0.5) * inside(threads, deep).sign()
+    assert float(left.mean()) < 0.15 * 0.05
+    # At the border the fill's detail continues the photo's.
+    rim = mask * (1 - F.avg_pool2d(mask, 3, stride=1, padding=1)).ceil()
+    kept = (inside(result, rim) - 0.5) * inside(threads, rim).sign()
+    assert float(kept.mean()) > 0.7 * 0.05
+
+
+def test_the_fill_of_a_thin_hole_keeps_its_detail(generator: torch.Generator) -> None:
+    image = (0.5 + 0.002 * torch.randn((1, 3, SIDE, SIDE), generator=generator)).clamp(0, 1)
+    mask = torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., 45:49, 10:86] = 1
+    threads = 0.05 * (-1.0) ** torch.arange(SIDE).expand(1, 3, SIDE, SIDE)
+    result = add_texture(image, grey(image) + threads, mask, strength=1.0)
+    kept = (inside(result, mask) - 0.5) * inside(threads, mask).sign()
+    assert float(kept.mean()) > 0.9 * 0.05

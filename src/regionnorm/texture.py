@@ -5,7 +5,8 @@ smooth. Here every patch of the hole is matched with a wholly known patch of the
 fine (PatchMatch, Barnes et al. 2009), and the matches make up a collage of real pixels. From it
 the fill gets
 
-- fine detail, everywhere, as strong as the photo has it around the hole;
+- fine detail, everywhere, as strong as the photo has it around the hole; away from the hole's border
+  it takes the place of the network's own, which is threads rather than grain;
 - coarser texture, only where the surroundings are one even texture (gravel, fur, a lawn), the
   collage has the fill's colours and is no busier than the surroundings.
 
@@ -56,6 +57,7 @@ _FINE_SIGMA, _MIDDLE_SIGMA = 1.0, 6.0  # the bands end there, in pixels
 _FINE_CELL, _MIDDLE_CELL = 4, 16  # pixels; local energy is measured in such squares
 _KNOWN_REACH, _HOLE_REACH = 32.0, 4.0  # pixels (sigma): how far energy is averaged
 _MOST_GAIN = 1.5
+_DEEP_SIGMA = 4.0  # pixels from the known part over which copied detail takes the network's place
 _EVEN = 0.3  # variance of log energy at which a texture's weight is down to 1 / e
 _FAR = 0.5  # the same for the squared error of colours, in units of the texture's energy ...
 _LEAST_ERROR = 1e-4  # ... and a hundredth of the range besides
@@ -334,11 +336,14 @@ def _match(search: _Search, found: Matches, threads: int) -> Matches:
 def _detail(filled: Tensor, hole: Tensor, collage: Tensor) -> Tensor:
     """What to add to the fill, float32 ``[3, H, W]``, 0 outside the hole."""
     fine = collage - _blur(collage, _FINE_SIGMA)
-    known = filled - _blur(filled, _FINE_SIGMA)
-    expected, _ = _surroundings(known, hole, 3 * _FINE_SIGMA, _FINE_CELL)
+    own = filled - _blur(filled, _FINE_SIGMA)
+    expected, _ = _surroundings(own, hole, 3 * _FINE_SIGMA, _FINE_CELL)
     gain = _gain(expected, fine, hole, _FINE_CELL).clamp(max=_MOST_GAIN)
     middle = _blur(_middle(filled, hole, collage), _FINE_SIGMA)
-    return (_enlarge(gain, _FINE_CELL, hole) * fine + middle) * hole.to(filled.dtype)
+    inside = hole.to(filled.dtype)
+    # Near the border the network's own detail is the photo's, continued; deeper it is invention.
+    deep = (2 * _blur(inside[None], _DEEP_SIGMA) - 1).clamp(min=0)
+    return (_enlarge(gain, _FINE_CELL, hole) * fine - deep * own + middle) * inside
 
 
 def _middle(filled: Tensor, hole: Tensor, collage: Tensor) -> Tensor:

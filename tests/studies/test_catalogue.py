@@ -143,6 +143,15 @@ def test_the_plan_counts_a_shared_run_once_and_adds_up() -> None:
     assert "225,000" in table.rows[0]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_study_has_a_plan(name: str) -> None:
+    # Narrow networks: what is counted is the same code at every width.
+    study = get_study(name, "mini")
+    table = plan_table([study])
+    assert len(table.rows) == len(study.runs) + bool(study.runs)
+    assert all(float(row[-1]) > 0 for row in table.rows)
+
+
 def test_a_study_without_runs_says_so() -> None:
     assert "no run" in plan_table([get_study("figure9")]).caption
 
@@ -160,6 +169,9 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         get_study("table2", "huge")
     with pytest.raises(ValueError, match="no field 'stepps'"):
         with_settings(get_study("table2"), {"stepps": "7"})
+    for key in ("seed", "model", "options.threshold"):
+        with pytest.raises(ValueError, match="what studies compare"):
+            with_settings(get_study("table2"), {key: "1"})
 
 
 def test_a_scale_of_ones_own_works() -> None:

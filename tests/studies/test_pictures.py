@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from regionnorm.checkpoints import save_weights
 from regionnorm.models import create_model
-from regionnorm.studies import Study, conduct, find_photos, get_study
+from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.pictures import Context, draw_pictures
 from regionnorm.studies.plan import mini_scale
@@ -37,29 +38,64 @@ def untrained(study: Study, runs: Path) -> None:
         save_weights(model, runs / run.name / "weights.safetensors", half=True)
 
 
-def draw(name: str, data: StudyData, tmp_path: Path) -> np.ndarray:
+def draw(
+    name: str, data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[list[Any]]:
+    """A figure's pictures in rows of ``(title, pixels)``."""
     study = get_study(name, replace(mini_scale(), size=64))
     untrained(study, tmp_path / "runs")
+    drawn = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: drawn.append(figure))
     (figure,) = draw_pictures(Context(study, tmp_path / "runs", data, tmp_path))
     assert figure.file == f"{name}.png"
-    with Image.open(tmp_path / figure.file) as picture:
-        return np.asarray(picture.convert("RGB"))
+    axes = [ax for ax in drawn[0].axes if ax.get_label() != "<colorbar>"]
+    columns = axes[0].get_subplotspec().get_gridspec().ncols
+    cells = [(ax.get_title(), ax.images[0].get_array() if ax.images else None) for ax in axes]
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
-def test_figure_5_has_four_rows_of_eight(data: StudyData, tmp_path: Path) -> None:
-    picture = draw("figure5", data, tmp_path)
-    height, width = picture.shape[:2]
-    assert width / height == pytest.approx(12.7 / 6.8, rel=0.02)
+def test_figure_5_shows_input_six_fills_and_the_original(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = draw("figure5", data, tmp_path, monkeypatch)
+    titles = ["input", "CA", "PC", "GC", "EC", "baseline", "RN", "original"]
+    assert [title for title, _ in rows[0]] == titles
+    assert len(rows) == 4
+    for row in rows:
+        shown = {title: pixels for title, (_, pixels) in zip(titles, row, strict=True)}
+        hole = (np.asarray(shown["input"]) == 255).all(-1)
+        for name in titles[1:-1]:  # known pixels are the photo's, the hole is each network's own
+            assert np.array_equal(shown[name][~hole], shown["original"][~hole])
+            assert not np.array_equal(shown[name][hole], shown["original"][hole])
+    square = (np.asarray(rows[3][0][1]) == 255).all(-1)
+    assert square[16:48, 16:48].all()
+    assert abs(square.mean() - 0.25) < 0.02
 
 
-def test_figure_7_shows_a_region_for_each_threshold(data: StudyData, tmp_path: Path) -> None:
-    picture = draw("figure7", data, tmp_path)
-    assert picture.std() > 10
+def test_figure_7_shows_each_networks_region(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = draw("figure7", data, tmp_path, monkeypatch)
+    expected = ["original", "mask", *(f"t = {t}" for t in (0.5, 0.6, 0.7, 0.8, 0.9))]
+    assert [title for title, _ in rows[0]] == expected
+    for row in rows:
+        assert np.asarray(row[1][1]).shape == (64, 64, 3)
+        for _, region in row[2:]:
+            assert np.asarray(region).shape == (16, 16, 3)
+            assert set(np.unique(region)) <= {0, 255}
 
 
-def test_figure_8_is_drawn_from_the_packages_weights(data: StudyData, tmp_path: Path) -> None:
-    picture = draw("figure8", data, tmp_path)
-    assert picture.std() > 10
+def test_figure_8_shows_the_papers_layers(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = draw("figure8", data, tmp_path, monkeypatch)
+    assert [title for title, _ in rows[0]][1:3] == ["R6RN1 response", "R6RN1 mask"]
+    assert [title for title, _ in rows[1]][1] == "encoder's result"
+    for row in rows:
+        for title, pixels in row:
+            if title.endswith("response"):
+                assert 0 <= pixels.min() <= pixels.max() <= 1
+                assert pixels.shape == (32, 32)
 
 
 def test_figure_9_needs_no_photos_of_the_study(data: StudyData, tmp_path: Path) -> None:

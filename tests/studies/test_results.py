@@ -10,7 +10,7 @@ import pytest
 
 from regionnorm.data import INTERVALS
 from regionnorm.report import interval_label
-from regionnorm.studies import Section, get_study, write_report
+from regionnorm.studies import Section, figures, get_study, write_report
 from regionnorm.studies.figures import plot
 from regionnorm.studies.plan import Study
 from regionnorm.studies.published import ALL
@@ -98,11 +98,41 @@ def test_table_5_subtracts_the_baseline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*TABLES, "figure6"])
-def test_every_table_has_a_plot_that_is_a_png(tmp_path: Path, name: str) -> None:
+def test_every_table_has_a_plot_with_the_papers_values_dashed(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = get_study(name)
-    (figure,) = plot(study, fake_results(study, tmp_path / "runs"), tmp_path)
-    assert (tmp_path / figure.file).read_bytes().startswith(b"\x89PNG")
-    assert figure.caption
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    (made,) = plot(study, fake_results(study, tmp_path / "runs"), tmp_path)
+    assert made.caption
+    dashed = [
+        line.get_xydata()
+        for axes in drawn[0].axes
+        for line in axes.lines
+        if line.get_linestyle() == "--"
+    ]
+    shown = {round(float(value), 2) for line in dashed for value in line.flatten()}
+    assert DASHED[name] <= shown
+    assert all(axes.get_xlabel() for axes in drawn[0].axes)
+
+
+# Some of what the paper reports, as the plot shows it: values, or differences to the reference.
+DASHED = {
+    "table1": {28.16, 21.21, 24.45},
+    "table2": {0.51, 0.73, 0.16},
+    "table3": {0.10, -0.13, 0.73},
+    "table4": {23.85, 25.10, 23.73},
+    "table5": {-0.03, -0.31},
+    "table6": {2.52, 0.50, 0.02},
+    "figure6": {24.47, 24.37, 24.24, 25.10},
+}
+
+
+def test_a_plot_is_saved_as_png(tmp_path: Path) -> None:
+    study = get_study("table2")
+    (made,) = plot(study, fake_results(study, tmp_path / "runs"), tmp_path)
+    assert (tmp_path / made.file).read_bytes().startswith(b"\x89PNG")
 
 
 def test_differences_pair_seeds(tmp_path: Path) -> None:
@@ -148,13 +178,13 @@ def test_markdown_keeps_bars_inside_cells_and_takes_notes_in(
 def test_the_page_holds_everything_and_escapes_it(
     tmp_path: Path, section: tuple[Path, Section]
 ) -> None:
-    (section[0] / "notes.md").write_text("1 < 2")
+    (section[0] / "notes.md").write_text("**Agreed:** 1 < 2")
     html, markdown, count = write_report(tmp_path, ["table1", "table2"])
     page = html.read_text()
     assert count == 1
     assert "data:image/png;base64,iVBORw==" in page
     assert "a | b &lt;c&gt;" in page
-    assert "1 &lt; 2" in page
+    assert "<strong>Agreed:</strong> 1 &lt; 2" in page
     assert "Title &amp; more" in page
     assert "src=" in page
     assert 'src="http' not in page  # nothing from elsewhere

@@ -1,17 +1,25 @@
-"""The recipe of the weights that come with the package."""
+"""The recipes of the weights that come with the package."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from regionnorm.training.recipe import Losses, Recipe
 
-__all__ = ["default"]
+__all__ = ["default", "default_features"]
 
 
 def default() -> Recipe:
-    """The shipped weights': narrow, diffusion prefill, l1 in the hole, bfloat16; fits a CPU."""
+    """The shipped weights' first part: narrow, diffusion prefill, l1, bfloat16; fits a CPU."""
     return Recipe(
         name="default",
-        options={"width": 32, "prefill": "diffusion"},
+        options={
+            "width": 32,
+            "prefill": "diffusion",
+            # Without these, a loss on features makes the decoder draw a grid.
+            "upsample": "pixelshuffle-blur",
+            "noise": True,
+        },
         losses=Losses(l1=1.0),
         size=128,
         # Crops at about the photos' own resolution, as the network meets them in use.
@@ -27,4 +35,21 @@ def default() -> Recipe:
         precision="bf16-mixed",
         channels_last=True,
         workers=1,
+    )
+
+
+def default_features() -> Recipe:
+    """Their second part, from the shipped weights: l1 and distance of VGG-19 features."""
+    return replace(
+        default(),
+        name="default-features",
+        init="default",
+        losses=Losses(l1=1.0, feature_distance=1.5),
+        size=160,
+        batch=5,
+        min_scale=0.5,
+        max_scale=0.9,
+        steps=4_000,
+        lr=3e-4,
+        ema=0.998,
     )
