@@ -5,8 +5,8 @@ smooth. Here every patch of the hole is matched with a wholly known patch of the
 fine (PatchMatch, Barnes et al. 2009), and the matches make up a collage of real pixels. From it
 the fill gets
 
-- fine detail, everywhere, as strong as the photo has it around the hole; away from the hole's border
-  it takes the place of the network's own, which is threads rather than grain;
+- fine detail, everywhere, as strong as the photo has it around the hole; away from the hole's
+  border it takes the place of the network's own, which is threads rather than grain;
 - coarser texture, only where the surroundings are one even texture (gravel, fur, a lawn), the
   collage has the fill's colours and is no busier than the surroundings.
 
