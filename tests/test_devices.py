@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,3 +39,28 @@ def test_bfloat16_is_native_only_where_the_processor_says_so(
         )
         assert has_native_bfloat16(cpu) is answer
     assert not has_native_bfloat16(torch.device("meta"))
+
+
+# Prints how many pages the system had to make for tensors of a size that was in use before. It
+# takes glibc some rounds to have room for them with their alignment.
+_LATER_TENSORS = """
+import resource, sys, torch
+from regionnorm.devices import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for i in range(40):
+    if i == 30:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_kept_memory_is_not_fetched_again() -> None:
+    pages = {
+        choice: int(subprocess.check_output([sys.executable, "-c", _LATER_TENSORS, choice]))
+        for choice in ("keep", "return")
+    }
+    assert pages["keep"] < 100 < pages["return"]

@@ -305,14 +305,20 @@ def feature_distance(
     """
     distances = []
     for a, b in _pairs(features_a, features_b, layers):
-        squared = (_unit_length(a, eps) - _unit_length(b, eps)).square().sum(dim=1)
-        distances.append(squared.mean(dim=(1, 2)))
+        distances.append(_unit_distance(_wide(a), _wide(b), eps).mean(dim=(1, 2)))
     return torch.stack(distances).mean(dim=0)
 
 
-def _unit_length(features: Tensor, eps: float) -> Tensor:
-    x = _wide(features)
-    return x * (x.square().sum(dim=1, keepdim=True) + eps).rsqrt()
+def _unit_distance(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    """Squared distance of ``[B, C, H, W]`` scaled to unit length across channels, ``[B, H, W]``.
+
+    From three inner products: a third of the memory traffic of making the unit vectors.
+    """
+    square_a, square_b = (x.square().sum(dim=1) for x in (a, b))
+    length_a, length_b = square_a + eps, square_b + eps
+    product = (a * b).sum(dim=1) / (length_a * length_b).sqrt()
+    # Equal vectors have three equal quotients, so that their distance is exactly 0.
+    return (square_a / length_a + square_b / length_b - 2 * product).clamp(min=0)
 
 
 _Term = Callable[[Tensor], Tensor]

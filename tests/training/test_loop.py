@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,17 +227,22 @@ def test_workers_do_not_change_the_weights(photo_folder: Folder, tmp_path: Path)
     assert equal(tmp_path / "0", tmp_path / "2")
 
 
-def test_perceptual_and_style_losses_take_part(
-    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def untrained_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG-19 with random weights wherever a run loads it."""
     from regionnorm.nn.vgg import VGGFeatures
-    from regionnorm.training import state
+    from regionnorm.training import loop, state
 
-    def untrained(path: str | None, *, layers: list[str]) -> VGGFeatures:
+    def untrained(path: str | None, *, layers: Sequence[str]) -> VGGFeatures:
         torch.manual_seed(0)
         return VGGFeatures(layers)
 
-    monkeypatch.setattr(state, "load_vgg19", untrained)
+    for module in (state, loop):
+        monkeypatch.setattr(module, "load_vgg19", untrained)
+
+
+@pytest.mark.usefixtures("untrained_vgg")
+def test_perceptual_and_style_losses_take_part(photo_folder: Folder, tmp_path: Path) -> None:
     losses = Losses(
         perceptual=0.1,
         style=250,
@@ -248,6 +253,39 @@ def test_perceptual_and_style_losses_take_part(
     text = (tmp_path / "run" / "log.csv").read_text()
     assert "perceptual" in text
     assert "style" in text
+
+
+def logged(run: Path, name: str) -> list[float]:
+    with (run / "log.csv").open(newline="") as file:
+        return [float(value) for _, key, value in list(csv.reader(file))[1:] if key == name]
+
+
+@pytest.mark.usefixtures("untrained_vgg")
+@pytest.mark.parametrize("measure", ["psnr", "feature_distance"])
+def test_the_best_weights_are_best_by_the_recipes_measure(
+    measure: str, photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(3), tmp_path / "run"
+    recipe = tiny(6, best_by=measure, val_every=2, val_size=32, lr=0.05, warmup=0)
+    train(recipe, data=[photos], val=photos, out=run)
+    scores = logged(run, f"val/{measure}")
+    assert len(scores) == 3
+    best = max(scores) if measure == "psnr" else min(scores)
+    assert float(read_metadata(run / "best.safetensors")[measure]) == pytest.approx(best, rel=1e-3)
+    assert bool(logged(run, "val/feature_distance")) is (measure == "feature_distance")
+
+
+@pytest.mark.usefixtures("untrained_vgg")
+def test_another_measure_of_the_best_starts_from_nothing(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    recipe = tiny(2, val_every=2, val_size=32)
+    train(recipe, data=[photos], val=photos, out=run)
+    assert "psnr" in read_metadata(run / "best.safetensors")
+    changed = replace(recipe, steps=4, best_by="l1")
+    train(changed, data=[photos], val=photos, out=run, resume=True)
+    assert "l1" in read_metadata(run / "best.safetensors")
 
 
 def test_ema_differs_from_the_weights_and_can_be_switched_off(

@@ -52,4 +52,5 @@ def default_features() -> Recipe:
         steps=4_000,
         lr=3e-4,
         ema=0.998,
+        best_by="feature_distance",
     )

@@ -19,8 +19,12 @@ from torch import Tensor
 from regionnorm._extras import require
 from regionnorm.checkpoints import save_weights
 from regionnorm.data import ImageSource, InpaintingDataset, open_source
+from regionnorm.devices import keep_freed_memory
 from regionnorm.evaluate import evaluate
 from regionnorm.imaging import atomic_path
+from regionnorm.losses import FEATURE_DISTANCE_LAYERS
+from regionnorm.nn.vgg import load_vgg19
+from regionnorm.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
 from regionnorm.training.clock import Clock
 from regionnorm.training.compiler import compiler_problem, without_compiler_errors
@@ -50,8 +54,9 @@ def train(
     """Train a network and leave its weights in ``out``.
 
     ``out`` receives ``recipe.json``, ``checkpoint.pt`` (everything that resuming needs),
-    ``weights.safetensors`` (the EMA), ``best.safetensors`` (the EMA that scored the best PSNR on
-    ``val``), ``log.csv``, ``tensorboard/`` and ``samples/``.
+    ``weights.safetensors`` (the EMA), ``best.safetensors`` (the EMA that was best on ``val`` by
+    the recipe's ``best_by``), ``log.csv``, ``tensorboard/`` and ``samples/``. On a CPU the process
+    keeps the memory that it frees from here on, see :func:`regionnorm.devices.keep_freed_memory`.
 
     Args:
         recipe: All choices of the run.
@@ -83,6 +88,8 @@ def train(
         precision=recipe.precision,
     )
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     problem = compiler_problem(fabric.device) if recipe.compile else None
     state = TrainingState(fabric, recipe if problem is None else replace(recipe, compile=False))
     if checkpoint.exists():
@@ -130,6 +137,8 @@ class _Run:
         self.chief = fabric.is_global_zero
         self.logs = Logs(out, state.step) if self.chief else None
         self.meter = Meter(state.step, recipe.steps, quiet=not self.chief)
+        # Before the first step, so that missing weights are told at once.
+        self.further = {} if judge is None else _further_metrics(recipe)
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
@@ -255,22 +264,26 @@ class _Run:
             self._score(self.judge)
 
     def _score(self, judge: ImageSource) -> None:
+        recipe, step = self.recipe, self.state.step
         report = evaluate(
             {"model": self._fill},
             judge,
-            size=self.recipe.val_size,
-            limit=self.recipe.val_photos,
+            size=recipe.val_size,
+            limit=recipe.val_photos,
             batch_size=4,
+            further=self.further,
         )
         overall = next(row for row in report.rows if row.interval is None)
-        means = {name: getattr(overall, name).mean for name in ("psnr", "ssim", "l1")}
+        means = {name: overall.get(name).mean for name in recipe.val_metrics}
         if self.logs is not None:
-            self.logs.write(self.state.step, {f"val/{key}": value for key, value in means.items()})
+            self.logs.write(step, {f"val/{key}": value for key, value in means.items()})
         text = " ".join(f"{key} {value:.4g}" for key, value in means.items())
-        self.meter.say(f"step {self.state.step} validation: {text}")
-        if means["psnr"] > self.state.best:
-            self.state.best = means["psnr"]
-            self._save_weights("best.safetensors", psnr=f"{means['psnr']:.3f}")
+        self.meter.say(f"step {step} validation: {text}")
+        value = means[recipe.best_by]
+        score = value if recipe.best_by in ("psnr", "ssim") else -value
+        if score > self.state.best:
+            self.state.best = score
+            self._save_weights("best.safetensors", **{recipe.best_by: f"{value:.4g}"})
 
     def _sample(self) -> None:
         """Write a grid of fills of fixed photos with fixed masks."""
@@ -299,6 +312,14 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
+
+
+def _further_metrics(recipe: Recipe) -> dict[str, PairMetric]:
+    """What validations measure besides the usual."""
+    if "feature_distance" not in recipe.val_metrics:
+        return {}
+    vgg = load_vgg19(recipe.losses.vgg, layers=FEATURE_DISTANCE_LAYERS)
+    return {"feature_distance": FeatureDistance(vgg)}
 
 
 @contextmanager

@@ -108,6 +108,8 @@ class Recipe:
     val_every: int = Field(default=2000, ge=1)
     val_photos: int = Field(default=24, ge=1)
     val_size: int = Field(default=256, ge=16)
+    # The measure of the validation by which best.safetensors is the best.
+    best_by: Literal["psnr", "ssim", "l1", "feature_distance"] = "psnr"
     save_every: int = Field(default=1000, ge=1)
     save_minutes: float = Field(default=5.0, gt=0)
 
@@ -122,6 +124,13 @@ class Recipe:
     def needs_discriminator(self) -> bool:
         """Whether a discriminator is trained."""
         return self.losses.adversarial > 0
+
+    @property
+    def val_metrics(self) -> tuple[str, ...]:
+        """What a validation measures: the feature distance only where the run uses it."""
+        usual = ("psnr", "ssim", "l1")
+        used = self.losses.feature_distance > 0 or self.best_by == "feature_distance"
+        return (*usual, "feature_distance") if used else usual
 
     @property
     def needs_features(self) -> bool:

@@ -36,7 +36,8 @@ class TrainingState:
         self.fabric = fabric
         self.step = 0
         self.skipped = 0
-        self.best = float("-inf")
+        self.best = float("-inf")  # by the recipe's measure, high = better
+        self.best_by = recipe.best_by
         self.time: dict[str, float] = {}  # what a run with a time limit has taken of it
         self.train_step = make_step(recipe)
         self.model = create_model(recipe.model, **recipe.options)
@@ -88,7 +89,9 @@ class TrainingState:
         except (KeyError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise ValueError(f"{path} does not fit this recipe: {first}") from error
-        self.step, self.skipped, self.best = state["step"], state["skipped"], state["best"]
+        self.step, self.skipped = state["step"], state["skipped"]
+        if state.get("best_by", "psnr") == self.best_by:  # older checkpoints know PSNR only
+            self.best = state["best"]
         self.time = state.get("time", {})  # older checkpoints have none
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None and self.fabric.device.type == "cuda":
@@ -117,6 +120,7 @@ class TrainingState:
             "step": self.step,
             "skipped": self.skipped,
             "best": self.best,
+            "best_by": self.best_by,
             "time": self.time,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.fabric.device) if on_cuda else None,
