@@ -501,10 +501,11 @@ def study(
         return
     if found is None:
         raise ValueError("--data is missing: give the folder with train/, val/ and faces/")
-    for study in chosen if prepare else ():
-        studies.Runner(out, study.scale, found).prepare(study.runs)
-        typer.echo(f"{len(study.runs)} recipes in {out / 'runs'}")
-    for study in () if prepare else chosen:
+    for study in chosen:
+        if prepare:
+            studies.Runner(out, study.scale, found).prepare(study.runs)
+            typer.echo(f"{len(study.runs)} recipes in {out / 'runs'}")
+            continue
         with _run_progress(len(study.runs)) as status:
             section = studies.conduct(study, found, out, jobs=jobs, shown=show, status=status)
         for table in section.tables:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from regionnorm.imaging import atomic_path
 from regionnorm.report import interval_label
 from regionnorm.studies.plan import Group, Study
 from regionnorm.studies.published import ALL
-from regionnorm.studies.results import Results, spread
+from regionnorm.studies.results import Results, Spread, spread
 from regionnorm.studies.sections import Figure
 
 __all__ = ["COLOURS", "new_figure", "plot", "save_figure"]
@@ -110,11 +110,7 @@ def _l1_change(study: Study, results: Results) -> Any:
     paper = [rn.published["l1"][label] - baseline.published["l1"][label] for label in labels]
     x = range(len(labels))
     axes.axhline(0, color="0.7", linewidth=1)
-    deviations = [s.deviation or 0 for s in ours]
-    axes.errorbar(
-        x, [s.mean for s in ours], deviations, color=COLOURS[0], marker="o", capsize=3, label="ours"
-    )
-    axes.plot(x, paper, "--", color=COLOURS[1], marker="s", label="paper, on CelebA")
+    _beside_the_paper(axes, x, ours, paper, "CelebA")
     axes.set_xticks(x, labels)
     axes.set_xlabel("hole, share of the area")
     axes.set_ylabel("l1 of RN minus baseline's, %")
@@ -129,16 +125,22 @@ def _thresholds(study: Study, results: Results) -> Any:
         groups = [group for group in study.groups if group.label.startswith(kind)]
         t = [float(group.label.rpartition(" ")[2]) for group in groups]
         ours = [results.score(group, "psnr", ALL) for group in groups]
-        deviations = [s.deviation or 0 for s in ours]
-        means = [s.mean for s in ours]
-        axes.errorbar(t, means, deviations, color=COLOURS[0], marker="o", capsize=3, label="ours")
         paper = [group.published["psnr"][ALL] for group in groups]
-        axes.plot(t, paper, "--", color=COLOURS[1], marker="s", label=f"paper, on {kind}")
+        _beside_the_paper(axes, t, ours, paper, kind)
         axes.set_title("scenes" if kind == "Places2" else "faces")
         axes.set_xlabel("threshold t")
         axes.set_ylabel("PSNR, dB (all holes)")
         axes.legend(fontsize=8)
     return figure
+
+
+def _beside_the_paper(
+    axes: Any, x: Sequence[float], ours: Sequence[Spread], paper: Sequence[float], photos: str
+) -> None:
+    """Our means with their deviations, and the paper's values, on ``photos``, dashed."""
+    means, deviations = [s.mean for s in ours], [s.deviation or 0 for s in ours]
+    axes.errorbar(x, means, deviations, color=COLOURS[0], marker="o", capsize=3, label="ours")
+    axes.plot(x, paper, "--", color=COLOURS[1], marker="s", label=f"paper, on {photos}")
 
 
 def _curves(study: Study, results: Results) -> Any:
