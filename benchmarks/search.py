@@ -42,14 +42,11 @@ GROUPS: dict[str, tuple[Settings, dict[str, Settings]]] = {
             "feature distance 0.1": {"losses.feature_distance": "0.1"},
             "feature distance 0.3": {"losses.feature_distance": "0.3"},
             "feature distance 1": {"losses.feature_distance": "1"},
-            "perceptual 0.02": {
-                "losses.perceptual": "0.02",
-                **(_PERCEPTUAL := {"losses.perceptual_layers": "relu1_1,relu2_1,relu3_1"}),
-            },
-            "perceptual 0.1": {"losses.perceptual": "0.1", **_PERCEPTUAL},
+            "perceptual 0.02": {"losses.perceptual": "0.02", **_LAYERS},
+            "perceptual 0.1": {"losses.perceptual": "0.1", **_LAYERS},
             "perceptual 0.1, style 1": {
                 "losses.perceptual": "0.1",
-                **_PERCEPTUAL,
+                **_LAYERS,
                 "losses.style": "1",
                 "losses.style_layers": "relu1_1,relu2_1,relu3_1",
             },

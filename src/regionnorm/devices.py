@@ -49,8 +49,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for its next tensors.
 
     glibc gives large blocks back at once and fetches new ones, which the system fills with zeros,
-    for the next step's tensors of the same sizes: a fifth to a third of a training step's time on
-    a CPU. The process then holds its largest need until it ends.
+    for the next step's tensors of the same sizes: an eighth of a network's time on a CPU, and up
+    to a third of a training step's. The process then holds its largest need until it ends.
 
     Returns:
         Whether the C library does so now; False where it is another than glibc.
