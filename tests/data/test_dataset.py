@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from regionnorm.data.dataset import InpaintingDataset, PositionSampler
+from regionnorm.data.dataset import InpaintingDataset
 from regionnorm.data.images import ImageSource, UnreadableImageError, open_source
 from regionnorm.data.masks import CenterSquare, GeneratedMasks
 
@@ -168,7 +168,7 @@ def test_the_number_of_workers_changes_nothing(noise_folder: Path) -> None:
             DataLoader(
                 dataset,
                 batch_size=3,
-                sampler=PositionSampler(4, 9),
+                sampler=range(4, 13),
                 num_workers=workers,
                 multiprocessing_context="fork" if workers else None,
             )
@@ -181,14 +181,6 @@ def test_the_number_of_workers_changes_nothing(noise_folder: Path) -> None:
         assert torch.equal(alone["image"], helped["image"])
         assert torch.equal(alone["mask"], helped["mask"])
         assert torch.equal(alone["skipped"], torch.zeros(3, dtype=torch.int64))
-
-
-def test_a_resumed_sampler_goes_on_where_the_first_stopped() -> None:
-    through = list(PositionSampler(0, 10))
-    assert list(PositionSampler(0, 4)) + list(PositionSampler(4, 6)) == through
-    assert len(PositionSampler(4, 6)) == 6
-    with pytest.raises(ValueError, match="start -1"):
-        PositionSampler(-1, 3)
 
 
 def test_a_fixed_mask_can_be_trained_on() -> None:

@@ -1,7 +1,6 @@
 """Photos and masks: where they come from, and how they become training samples."""
 
 from regionnorm.data.dataset import InpaintingDataset as InpaintingDataset
-from regionnorm.data.dataset import PositionSampler as PositionSampler
 from regionnorm.data.dataset import Sample as Sample
 from regionnorm.data.images import ImageSource as ImageSource
 from regionnorm.data.images import UnreadableImageError as UnreadableImageError
@@ -33,7 +32,6 @@ __all__ = [
     "Interval",
     "MaskFolder",
     "MaskSampler",
-    "PositionSampler",
     "Sample",
     "UnreadableImageError",
     "box_mask",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from regionnorm.data.images import ImageSource, UnreadableImageError
 from regionnorm.data.masks import MIN_SIDE, MaskSampler
@@ -162,22 +162,3 @@ def _crop(photo: Image.Image, scale: float, across: float, down: float, size: in
     box = (left, top, left + side, top + side)
     resample = Image.Resampling.BICUBIC
     return photo.resize((size, size), resample, box=box, reducing_gap=3.0)
-
-
-class PositionSampler(Sampler[int]):
-    """Yields ``start``, ``start + 1``, ..., ``count`` positions in all.
-
-    The order of the photos is the dataset's affair; a resumed run starts where it stopped.
-    """
-
-    def __init__(self, start: int, count: int) -> None:
-        if start < 0 or count < 0:
-            raise ValueError(f"start {start}, count {count}: both must be 0 or more")
-        self.start = start
-        self.count = count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.start + self.count))
-
-    def __len__(self) -> int:
-        return self.count
