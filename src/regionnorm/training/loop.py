@@ -138,7 +138,8 @@ class _Run:
         self.logs = Logs(out, state.step) if self.chief else None
         self.meter = Meter(state.step, recipe.steps, quiet=not self.chief)
         # Before the first step, so that missing weights are told at once.
-        self.further = {} if judge is None else _further_metrics(recipe)
+        judged = judge is not None and self.chief
+        self.further = _further_metrics(recipe) if judged else {}
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
