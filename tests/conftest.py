@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 RunCli = Callable[..., tuple[int, str, str]]
 PhotoMaker = Callable[..., Image.Image]
 FolderMaker = Callable[..., Path]
+LogReader = Callable[[Path], dict[str, list[float]]]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,20 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def read_log() -> LogReader:
+    """``read_log(run)``: what a training run's ``log.csv`` says, all values of each name."""
+
+    def read(run: Path) -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {}
+        with (run / "log.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                values.setdefault(row["name"], []).append(float(row["value"]))
+        return values
+
+    return read
 
 
 @pytest.fixture

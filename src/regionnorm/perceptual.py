@@ -49,6 +49,16 @@ class FeatureDistance:
     _photo: Tensor | None = field(default=None, repr=False)
     _expected: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def load(cls, weights: str | None = None) -> FeatureDistance:
+        """The measure with VGG-19's weights from a file; None as :func:`make_metrics`.
+
+        Raises:
+            OSError: Weights are missing.
+            ValueError: The file holds no VGG-19, or one that ends too early.
+        """
+        return cls(load_vgg19(weights, layers=FEATURE_DISTANCE_LAYERS))
+
     def __call__(self, result: Tensor, photo: Tensor) -> Tensor:
         """Distance of each pair, float32 ``[B]``."""
         self.features.to(result.device)
@@ -120,10 +130,6 @@ def available() -> list[str]:
     return ["feature_distance"] if find_vgg19() is not None else []
 
 
-def _feature_distance() -> PairMetric:
-    return FeatureDistance(load_vgg19(layers=FEATURE_DISTANCE_LAYERS))
-
-
 def _lpips() -> PairMetric:
     require("torchvision", extra="lpips")
     functional: Any = require("torchmetrics.functional.image", extra="lpips")
@@ -139,6 +145,6 @@ def _lpips() -> PairMetric:
 
 #: Name to a function that loads the measure.
 PERCEPTUAL_METRICS: dict[str, Callable[[], PairMetric]] = {
-    "feature_distance": _feature_distance,
+    "feature_distance": FeatureDistance.load,
     "lpips": _lpips,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from regionnorm.training import Losses, Recipe, compiler, loop, train
 from regionnorm.training.loop import learning_rate
 
 Folder = Callable[..., Path]
+LogReader = Callable[[Path], dict[str, list[float]]]
 
 
 def tiny(**changes: object) -> Recipe:
@@ -45,12 +45,9 @@ def state(run: Path) -> dict[str, object]:
     return loaded
 
 
-def logged(run: Path, name: str) -> list[float]:
-    with (run / "log.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
-
-
-def test_a_resident_run_resumes_bit_for_bit(photo_folder: Folder, tmp_path: Path) -> None:
+def test_a_resident_run_resumes_bit_for_bit(
+    photo_folder: Folder, read_log: LogReader, tmp_path: Path
+) -> None:
     photos = photo_folder(3, 40, 40)
     train(tiny(), data=[photos], out=tmp_path / "whole")
     train(tiny(steps=4), data=[photos], out=tmp_path / "parts")
@@ -59,7 +56,7 @@ def test_a_resident_run_resumes_bit_for_bit(photo_folder: Folder, tmp_path: Path
     for key, value in whole["generator"].items():  # type: ignore[attr-defined]
         assert torch.equal(value, parts["generator"][key]), key  # type: ignore[index]
     assert whole["step"] == parts["step"] == 6
-    assert logged(tmp_path / "whole", "l1") == logged(tmp_path / "parts", "l1")
+    assert read_log(tmp_path / "whole")["l1"] == read_log(tmp_path / "parts")["l1"]
 
 
 def test_a_run_ends_validated_and_saved_before_its_minutes_are_over(

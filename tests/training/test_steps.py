@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from regionnorm.training.steps import make_step
 from regionnorm.training.steps.contextual_attention import densest_windows
 
 Folder = Callable[..., Path]
+LogReader = Callable[[Path], dict[str, list[float]]]
 
 # Recipes by the name of their network, with options that make the network small.
 FAMILIES = {
@@ -63,25 +63,19 @@ def tiny(name: str, **changes: object) -> Recipe:
     return get_recipe(name, {key: str(value) for key, value in settings.items()})
 
 
-def log(run: Path) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    with (run / "log.csv").open() as file:
-        for row in csv.DictReader(file):
-            values.setdefault(row["name"], []).append(float(row["value"]))
-    return values
-
-
 def checkpoint(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     state: dict[str, dict[str, torch.Tensor]] = torch.load(run / "checkpoint.pt", weights_only=True)
     return state
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_fifty_steps_lower_the_loss(name: str, photo_folder: Folder, tmp_path: Path) -> None:
+def test_fifty_steps_lower_the_loss(
+    name: str, photo_folder: Folder, read_log: LogReader, tmp_path: Path
+) -> None:
     # One critic update a step: five would take most of the test's time.
     recipe = tiny(name, steps=50, discriminator_steps=1)
     train(recipe, data=[photo_folder(2)], out=tmp_path)
-    values = log(tmp_path)
+    values = read_log(tmp_path)
     stages = [values[part] for part in ("l1", "l1_coarse") if part in values]
     total = [sum(step) for step in zip(*stages, strict=True)]
     assert len(stages) == (1 if "partial" in name or name == "edgeconnect" else 2)
@@ -116,9 +110,11 @@ def test_every_network_of_a_run_is_trained(name: str, photo_folder: Folder, tmp_
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
-def test_mixed_precision_trains(name: str, photo_folder: Folder, tmp_path: Path) -> None:
+def test_mixed_precision_trains(
+    name: str, photo_folder: Folder, read_log: LogReader, tmp_path: Path
+) -> None:
     train(tiny(name, steps=2, precision="bf16-mixed"), data=[photo_folder(2)], out=tmp_path)
-    assert all(torch.isfinite(torch.tensor(value)).all() for value in log(tmp_path).values())
+    assert all(torch.isfinite(torch.tensor(value)).all() for value in read_log(tmp_path).values())
 
 
 SCRIPT = """
@@ -142,7 +138,10 @@ def test_two_processes_train_with_a_gradient_penalty(photo_folder: Folder, tmp_p
 
 
 def test_partial_convolution_uses_vgg_on_picture_and_composite(
-    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo_folder: Folder,
+    read_log: LogReader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from regionnorm.nn.vgg import VGGFeatures
     from regionnorm.training import state
@@ -154,7 +153,7 @@ def test_partial_convolution_uses_vgg_on_picture_and_composite(
     recipe = tiny("partial-conv", steps=1, **weights, **vgg)
     train(recipe, data=[photo_folder(2)], out=tmp_path)
     parts = {"perceptual", "perceptual_composite", "style", "style_composite", "total_variation"}
-    assert parts <= log(tmp_path).keys()
+    assert parts <= read_log(tmp_path).keys()
 
 
 def test_partial_convolution_goes_on_with_frozen_norms(

@@ -22,8 +22,6 @@ from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
 from regionnorm.evaluate import evaluate
 from regionnorm.imaging import atomic_path
-from regionnorm.losses import FEATURE_DISTANCE_LAYERS
-from regionnorm.nn.vgg import load_vgg19
 from regionnorm.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
 from regionnorm.training.clock import Clock
@@ -138,8 +136,9 @@ class _Run:
         self.logs = Logs(out, state.step) if self.chief else None
         self.meter = Meter(state.step, recipe.steps, quiet=not self.chief)
         # Before the first step, so that missing weights are told at once.
-        judged = judge is not None and self.chief
-        self.further = _further_metrics(recipe) if judged else {}
+        self.further: dict[str, PairMetric] = {}
+        if judge is not None and self.chief and "feature_distance" in recipe.val_metrics:
+            self.further["feature_distance"] = FeatureDistance.load(recipe.losses.vgg)
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
@@ -313,14 +312,6 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
-
-
-def _further_metrics(recipe: Recipe) -> dict[str, PairMetric]:
-    """What validations measure besides the usual."""
-    if "feature_distance" not in recipe.val_metrics:
-        return {}
-    vgg = load_vgg19(recipe.losses.vgg, layers=FEATURE_DISTANCE_LAYERS)
-    return {"feature_distance": FeatureDistance(vgg)}
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from regionnorm.metrics import METRICS
+
 __all__ = ["Losses", "Recipe", "recipe_from_json", "recipe_to_json", "with_overrides"]
 
 _CONFIG = ConfigDict(extra="forbid")
@@ -128,9 +130,8 @@ class Recipe:
     @property
     def val_metrics(self) -> tuple[str, ...]:
         """What a validation measures: the feature distance only where the run uses it."""
-        usual = ("psnr", "ssim", "l1")
         used = self.losses.feature_distance > 0 or self.best_by == "feature_distance"
-        return (*usual, "feature_distance") if used else usual
+        return (*METRICS, "feature_distance") if used else METRICS
 
     @property
     def needs_features(self) -> bool:
