@@ -237,7 +237,7 @@ def _connect_fill(gr: Any, page: SimpleNamespace, handlers: Handlers) -> None:
             handlers.history(session),
             gr.Button(interactive=True),
             gr.Tabs(selected="result"),
-            "**Done.** Drag the line to compare; paint more and fill again, or download.",
+            _shown_note(session),
         )
 
     def fill(mask: str, session: Session | None) -> tuple[Any, ...]:
@@ -263,6 +263,13 @@ def _connect_fill(gr: Any, page: SimpleNamespace, handlers: Handlers) -> None:
         **_PAGE,
         **_NETWORK,
     )
+
+
+def _shown_note(session: Session) -> str:
+    """What the page says of the fill that it shows."""
+    if session.shown is session.fills[0]:
+        return "**Done.** Drag the line to compare; paint more and fill again, or download."
+    return "**An earlier fill.** Drag the line to compare; go on painting on it, or download."
 
 
 def _connect_programs(gr: Any, handlers: Handlers) -> None:
