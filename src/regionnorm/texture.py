@@ -5,10 +5,10 @@ smooth. Here every patch of the hole is matched with a wholly known patch of the
 fine (PatchMatch, Barnes et al. 2009), and the matches make up a collage of real pixels. From it
 the fill gets
 
-- fine detail, everywhere, as strong as the photo has it around the hole; away from the hole's
-  border it takes the place of the network's own, which is threads rather than grain;
-- coarser texture, only where the surroundings are one even texture (gravel, fur, a lawn), the
-  collage has the fill's colours and is no busier than the surroundings.
+- grain, everywhere: fine detail, half as strong as the photo has it around the hole; away from the
+  hole's border it takes the place of half of the network's own, which is threads rather than grain;
+- the whole texture, away from the border and only where the surroundings are one even texture
+  (gravel, fur, a lawn), the collage has the fill's colours and is no busier than they are.
 
 Colours, light and edges stay the network's. Needs numba.
 """
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STRENGTH", "TEXTURE_BY_DEFAULT", "add_texture", "wants_texture"]
 
-STRENGTH = 0.8
-"""The default share of the detail, chosen by feature distance on validation photos."""
+STRENGTH = 1.0
+"""The default share of what is copied."""
 
 TEXTURE_BY_DEFAULT = True
 """Whether fills get texture where nobody says yes or no and numba is installed."""
@@ -53,14 +53,16 @@ _REPEAT_WEIGHT = 0.3  # what the first repetition of a source adds to its cost, 
 _SEARCH_LIMIT = 400_000  # patches; finer levels take over the matches of the level before
 
 # What is copied.
-_FINE_SIGMA, _MIDDLE_SIGMA = 1.0, 6.0  # the bands end there, in pixels
-_FINE_CELL, _MIDDLE_CELL = 4, 16  # pixels; local energy is measured in such squares
+_FINE_SIGMA, _TEXTURE_SIGMA = 1.0, 6.0  # grain and texture end there, in pixels
+_FINE_CELL, _TEXTURE_CELL = 4, 16  # pixels; local energy is measured in such squares
 _KNOWN_REACH, _HOLE_REACH = 32.0, 4.0  # pixels (sigma): how far energy is averaged
+_GRAIN = 0.5  # share of grain, chosen by feature distance on validation photos
 _MOST_GAIN = 1.5
-_DEEP_SIGMA = 4.0  # pixels from the known part over which copied detail takes the network's place
-_EVEN = 0.3  # variance of log energy at which a texture's weight is down to 1 / e
+_DEEP_SIGMA = 3.0  # pixels from the known part over which copied detail takes the network's place
+_EVEN = 0.3  # variance of log energy at which trust in a texture is down to 1 / e
 _FAR = 0.5  # the same for the squared error of colours, in units of the texture's energy ...
 _LEAST_ERROR = 1e-4  # ... and a hundredth of the range besides
+_NO_TRUST, _FULL_TRUST = 0.15, 0.45  # bricks and faces are below, gravel and lawns above
 _TINY = 1e-7  # energy far below that of 8-bit rounding
 
 _Bool = npt.NDArray[np.bool_]
@@ -335,28 +337,41 @@ def _match(search: _Search, found: Matches, threads: int) -> Matches:
 
 def _detail(filled: Tensor, hole: Tensor, collage: Tensor) -> Tensor:
     """What to add to the fill, float32 ``[3, H, W]``, 0 outside the hole."""
+    # Near the border the fill's own detail is the photo's, continued; deeper it is invention.
+    deep = (2 * _blur(hole[None].to(filled.dtype), _DEEP_SIGMA) - 1).clamp(min=0)
+    low, collage_low = _blur(filled, _TEXTURE_SIGMA), _blur(collage, _TEXTURE_SIGMA)
+    own, copied = filled - low, collage - collage_low
+    weight = deep * _texture_weight(own, copied, collage_low - low, hole)
+    grain = _GRAIN * _grain(filled, hole, collage, deep)
+    return (weight * (copied - own) + (1 - weight) * grain) * hole
+
+
+def _grain(filled: Tensor, hole: Tensor, collage: Tensor, deep: Tensor) -> Tensor:
+    """Fine detail as strong as around the hole, in the place of the fill's own where ``deep``."""
     fine = collage - _blur(collage, _FINE_SIGMA)
     own = filled - _blur(filled, _FINE_SIGMA)
     expected, _ = _surroundings(own, hole, 3 * _FINE_SIGMA, _FINE_CELL)
     gain = _gain(expected, fine, hole, _FINE_CELL).clamp(max=_MOST_GAIN)
-    middle = _blur(_middle(filled, hole, collage), _FINE_SIGMA)
-    inside = hole.to(filled.dtype)
-    # Near the border the network's own detail is the photo's, continued; deeper it is invention.
-    deep = (2 * _blur(inside[None], _DEEP_SIGMA) - 1).clamp(min=0)
-    return (_enlarge(gain, _FINE_CELL, hole) * fine - deep * own + middle) * inside
+    return _enlarge(gain, _FINE_CELL, hole) * fine - deep * own
 
 
-def _middle(filled: Tensor, hole: Tensor, collage: Tensor) -> Tensor:
-    """What to add above the low band to have the collage's texture, where it may be trusted."""
-    low, collage_low = _blur(filled, _MIDDLE_SIGMA), _blur(collage, _MIDDLE_SIGMA)
-    expected, spread = _surroundings(filled - low, hole, _MIDDLE_SIGMA, _MIDDLE_CELL)
+def _texture_weight(own: Tensor, copied: Tensor, error: Tensor, hole: Tensor) -> Tensor:
+    """Where the collage's texture may be trusted, ``[1, H, W]`` from 0 to 1.
+
+    Args:
+        own: The photo's and the fill's detail, ``[3, H, W]``.
+        copied: The collage's.
+        error: How far the collage's colours are from the fill's.
+        hole: bool ``[H, W]``.
+    """
+    expected, spread = _surroundings(own, hole, _TEXTURE_SIGMA, _TEXTURE_CELL)
     even = torch.exp(-spread / _EVEN)
     # A busier collage has copied an edge or an object, such as the tripod's leg beside the lawn.
-    calm = _gain(expected, collage - collage_low, hole, _MIDDLE_CELL).clamp(max=1)
-    error, _ = _cells(collage_low - low, hole, _MIDDLE_CELL)
-    near = torch.exp(-error / (_FAR * torch.exp(expected) + _LEAST_ERROR))
-    weight = _enlarge(even * calm * near, _MIDDLE_CELL, hole)
-    return weight * (collage - collage_low - (filled - low))
+    calm = _gain(expected, copied, hole, _TEXTURE_CELL).clamp(max=1)
+    errors, _ = _cells(error, hole, _TEXTURE_CELL)
+    near = torch.exp(-errors / (_FAR * torch.exp(expected) + _LEAST_ERROR))
+    trust = (even * calm * near - _NO_TRUST) / (_FULL_TRUST - _NO_TRUST)
+    return _enlarge(trust.clamp(0, 1), _TEXTURE_CELL, hole)
 
 
 def _surroundings(band: Tensor, hole: Tensor, reach: float, cell: int) -> tuple[Tensor, Tensor]:
