@@ -1,0 +1,164 @@
+"""What the commands share: an option, and what the terminal shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "Device",
+    "print_error",
+    "print_note",
+    "print_study_table",
+    "print_table",
+    "printable",
+    "progress",
+    "quiet_decoders",
+    "run_progress",
+]
+
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best one present.")
+]
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr that leaves nothing behind and stays away from files and pipes."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total, *_: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def run_progress(total: int) -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar over runs on stderr with a bar for each that is under way; plain lines in a file."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    doing: dict[str, str] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        overall = bar.add_task("runs", total=total)
+
+        def status(run: str, what: str, step: int, steps: int) -> None:
+            if not console.is_terminal and doing.get(run) != what:
+                print(f"{run}: {what}", file=sys.stderr, flush=True)
+            finished = what == "done" and doing.get(run) != what
+            doing[run] = what
+            if run not in tasks and what != "done":
+                tasks[run] = bar.add_task(run, total=steps)
+            if run in tasks:
+                bar.update(tasks[run], completed=step, description=f"{run}: {what}")
+            if finished:
+                bar.advance(overall)
+                if run in tasks:
+                    bar.remove_task(tasks[run])
+
+        yield status
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep what decoders say about damaged files off stderr; every such file gets its one line.
+
+    Pillow warns through Python; libtiff and OpenCV write to the process's descriptor 2 themselves.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            real = sys.stderr.fileno() == 2
+        except (AttributeError, OSError, ValueError):  # replaced by something without one
+            real = False
+        if not real:
+            yield
+            return
+        before = sys.stderr
+        before.flush()
+        kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        sys.stderr = os.fdopen(kept, "w", errors="backslashreplace", buffering=1)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            sys.stderr.close()
+            sys.stderr = before
+
+
+def print_table(table: Table) -> None:
+    """Print a table, in files and pipes without cutting its cells."""
+    from rich.console import Console
+
+    # Files and pipes have no width; rich would assume 80 columns and cut long names.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_study_table(table: Any) -> None:
+    """Print a study's table; its cells may hold square brackets."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, title=Text(table.caption), title_justify="left")
+    for i, heading in enumerate(table.header):
+        shown.add_column(Text(heading), justify="left" if i == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    print_table(shown)
+
+
+def print_error(message: str) -> None:
+    """Print what failed, as one line on stderr."""
+    print_note(f"Error: {message}")
+
+
+def print_note(message: str) -> None:
+    """Print one line on stderr."""
+    # Plain print: rich would wrap the line, and a path in it.
+    print(printable(" ".join(message.splitlines())), file=sys.stderr)
+
+
+def printable(text: object) -> str:
+    """The text as a terminal may show it."""
+    # Names of files need be no valid UTF-8, and may hold what moves a terminal's cursor.
+    shown = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)

@@ -1,0 +1,206 @@
+"""Fill holes: ``inpaint``, and ``app``, the web page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regionnorm.cli.console import (
+    Device,
+    print_error,
+    print_note,
+    printable,
+    progress,
+    quiet_decoders,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["app_", "inpaint"]
+
+
+def inpaint(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
+    mask: Annotated[
+        str,
+        typer.Option(
+            "--mask",
+            "-m",
+            metavar="MASK",
+            help="White = hole. A file, or a folder with the same stems; or alpha (transparent "
+            "pixels), auto:scratches, color:#ff00ff.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file, or for a folder the folder, to write. Not needed with --preview or "
+            "--save-mask.",
+        ),
+    ] = None,
+    invert_mask: Annotated[
+        bool, typer.Option("--invert-mask", help="Black = hole instead of white.")
+    ] = False,
+    dilate: Annotated[
+        int, typer.Option(metavar="PX", min=0, help="Grow the hole by so many pixels.")
+    ] = 0,
+    feather: Annotated[
+        int,
+        typer.Option(
+            metavar="PX", min=0, help="Match colours at the hole's border, fading inside it."
+        ),
+    ] = 0,
+    fit_mask: Annotated[
+        bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
+    ] = None,
+    save_mask: Annotated[
+        Path | None, typer.Option(help="Write the mask that is used: a file or folder.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="For large photos and holes: auto, original, crop or resize.")
+    ] = "auto",
+    texture: Annotated[
+        bool | None,
+        typer.Option(
+            "--texture/--no-texture",
+            help="Add fine detail from the rest of the photo; by default if numba is installed.",
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=100, help="For JPEG, WebP, AVIF; by default as the photo's."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    device: Device = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Photos of a folder worked on at once.")
+    ] = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="CSV file to add a line to for each photo.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing results.")
+    ] = False,
+) -> int:
+    """Fill the hole of a photo, or of a folder of photos.
+
+    The result has the photo's size, format, mode and metadata, and its pixels outside the hole
+    are the photo's own, to the byte in lossless formats (PNG, TIFF, WebP, BMP, GIF). In folders,
+    photos and masks are paired by file stem, photos whose result exists are skipped, and what
+    fails is named at the end.
+
+    \b
+    Example:
+      regionnorm inpaint photo.jpg --mask mask.png -o filled.jpg
+      regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
+      regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
+    """
+    from regionnorm.inpainter import Inpainter, inpaint_path
+    from regionnorm.mask_doctor import MaskOptions
+
+    # Without a result to write there is nothing to load a network for.
+    inpainter = (
+        Inpainter(
+            model,
+            device=device,
+            precision=precision,
+            strategy=strategy,
+            feather=feather,
+            texture=texture,
+        )
+        if output is not None
+        else _no_fill
+    )
+    with quiet_decoders(), progress("inpaint") as on_progress:
+        outcome = inpaint_path(
+            inpainter,
+            image,
+            mask,
+            output,
+            recursive=recursive,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            jobs=jobs,
+            mask_options=MaskOptions(invert_mask, dilate, fit_mask),
+            quality=quality,
+            save_mask=save_mask,
+            preview=preview,
+            report=report,
+        )
+    for photo, line in outcome.warnings:
+        print_note(f"Warning: {photo}: {line}")
+    for photo, reason in outcome.failed:
+        print_error(reason if str(photo) in reason else f"{photo}: {reason}")
+    _print_done(outcome.done, len(outcome.skipped), output, image.is_dir())
+    return 1 if outcome.failed else 0
+
+
+def _no_fill(photo: Image.Image, hole: object) -> Image.Image:
+    return photo
+
+
+def _print_done(done: Sequence[Path], skipped: int, output: Path | None, folder: bool) -> None:
+    if len(done) == 1 and not skipped:
+        typer.echo(printable(done[0]))
+    elif done or skipped:
+        there = f" ({skipped} were there already)" if skipped else ""
+        typer.echo(f"{len(done)} photos in {printable(output)}{there}")
+
+
+def app_(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 to be reached from the network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 7860,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="REGIONNORM_PASSWORD", help="Ask every visitor for it.", show_envvar=True
+        ),
+    ] = None,
+    max_megapixels: Annotated[
+        float, typer.Option(metavar="N", min=0.001, help="Refuse larger photos.")
+    ] = 40,
+    max_queue: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Requests that may wait; more are sent away.")
+    ] = 64,
+    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    device: Device = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
+    ] = None,
+) -> None:
+    """Serve a web page with a brush, and the same service for programs.
+
+    Visitors' files stay in a temporary folder that is removed at the end. Ctrl-C stops the app.
+
+    \b
+    Example:
+      regionnorm app
+      regionnorm app --host 0.0.0.0 --port 8000 --password secret
+    """
+    from regionnorm.inpainter import Inpainter
+    from regionnorm.web import AppOptions, serve
+
+    options = AppOptions(host, port, password, max_megapixels, max_queue)
+    inpainter = Inpainter(model, device=device, precision=precision)
+    serve(inpainter, options, on_start=lambda url: typer.echo(f"Open {url} (Ctrl-C stops it)"))

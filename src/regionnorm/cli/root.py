@@ -1,0 +1,110 @@
+"""The program: its commands in the order of its help, its exit codes, its errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from regionnorm import __version__
+from regionnorm.cli.console import print_error
+from regionnorm.cli.filling import app_, inpaint
+from regionnorm.cli.making import convert, masks, models
+from regionnorm.cli.measuring import evaluate, visualize
+from regionnorm.cli.training import study, train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Fill holes in photos with Region Normalization; train and evaluate networks that do.",
+    epilog="Exit codes: 0 done, 1 some inputs failed, 2 wrong usage. "
+    "REGIONNORM_TRACEBACK=1 shows where an error comes from.",
+    # Plain help: rich's panels would reflow the examples.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Help lists them in this order.
+_COMMANDS: dict[str, Callable[..., int | None]] = {
+    "inpaint": inpaint,
+    "train": train,
+    "evaluate": evaluate,
+    "study": study,
+    "visualize": visualize,
+    "masks": masks,
+    "app": app_,
+    "models": models,
+    "convert": convert,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+
+# BadParameter, UsageError, ClickException: click's own up to typer 0.28, since then typer's copy.
+_ParseError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 some inputs failed, 2 wrong usage, 130 interrupted.
+    """
+    arguments = None if argv is None else list(argv)
+    try:
+        status = app(args=arguments, prog_name="regionnorm", standalone_mode=False)
+    except _ParseError as error:
+        return _fail(_usage_message(error))
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("REGIONNORM_TRACEBACK"):
+            raise
+        return _fail(_message(error))
+    except RuntimeError as error:  # torch has no other type for it on every device
+        if not any(words in str(error) for words in ("out of memory", "allocate memory")):
+            raise
+        return _fail("there is not enough memory; make photos, size or batch smaller")
+    return status if isinstance(status, int) else 0
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"regionnorm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _fail(message: str) -> int:
+    print_error(message)
+    return 2
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _usage_message(error: Any) -> str:
+    text = " ".join(str(error.format_message()).split())
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "regionnorm"
+    return f"{text} (see: {command} --help)"
