@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--columns", type=int, default=2, help="photos side by side")
     parser.add_argument("--model", default=None, help="weights file; by default the package's")
+    parser.add_argument("--quality", type=int, default=85, help="of a WebP file")
     parser.add_argument("--out", type=Path, default=Path("out/contact_sheet.png"))
     arguments = parser.parse_args()
 
@@ -50,7 +51,13 @@ def main() -> None:
         interval = INTERVALS[number % len(INTERVALS)]
         hole = Image.fromarray(evaluation_mask(number, interval, SIDE, seed=0))
         strips.append(strip(photo, hole, inpainter))
-    write_image(arrange(strips, arguments.columns), arguments.out)
+    # Of the formats, only WebP needs to be told to lose something.
+    options = {"quality": arguments.quality, "lossless": False}
+    write_image(
+        arrange(strips, arguments.columns),
+        arguments.out,
+        **(options if arguments.out.suffix == ".webp" else {}),
+    )
     print(arguments.out)
 
 

@@ -19,7 +19,17 @@ RunCli = Callable[..., tuple[int, str, str]]
 Maker = Callable[..., Image.Image]
 FolderMaker = Callable[..., Path]
 
-COMMANDS = ("inpaint", "train", "evaluate", "masks", "models")
+COMMANDS = (
+    "inpaint",
+    "train",
+    "evaluate",
+    "study",
+    "visualize",
+    "masks",
+    "app",
+    "models",
+    "convert",
+)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ smooth. Here every patch of the hole is matched with a wholly known patch of the
 fine (PatchMatch, Barnes et al. 2009), and the matches make up a collage of real pixels. From it
 the fill gets
 
-- grain, everywhere: fine detail, half as strong as the photo has it around the hole; away from the
-  hole's border it takes the place of half of the network's own, which is threads rather than grain;
+- grain, everywhere: fine detail, by 0.6 as strong as the photo has it around the hole; away from
+  the hole's border it takes the place of as much of the network's own, which is threads rather
+  than grain;
 - the whole texture, away from the border and only where the surroundings are one even texture
   (gravel, fur, a lawn), the collage has the fill's colours and is no busier than they are.
 
@@ -56,7 +57,7 @@ _SEARCH_LIMIT = 400_000  # patches; finer levels take over the matches of the le
 _FINE_SIGMA, _TEXTURE_SIGMA = 1.0, 6.0  # grain and texture end there, in pixels
 _FINE_CELL, _TEXTURE_CELL = 4, 16  # pixels; local energy is measured in such squares
 _KNOWN_REACH, _HOLE_REACH = 32.0, 4.0  # pixels (sigma): how far energy is averaged
-_GRAIN = 0.5  # share of grain, chosen by feature distance on validation photos
+_GRAIN = 0.6  # share of grain, chosen by feature distance on validation photos
 _MOST_GAIN = 1.5
 _DEEP_SIGMA = 3.0  # pixels from the known part over which copied detail takes the network's place
 _EVEN = 0.3  # variance of log energy at which trust in a texture is down to 1 / e
