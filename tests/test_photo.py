@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from regionnorm import _deep
-from regionnorm.photo import Photo, read_photo, write_photo
+from regionnorm.photo import Photo, _deep, read_photo, write_photo
 
 Maker = Callable[..., Image.Image]
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from regionnorm._colours import luma
 from regionnorm._regions import dilate_disk, dilate_square, label_regions
+from regionnorm.photo import luma
 
 __all__ = ["find_scratches"]
 

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from regionnorm import _colours, _deep
-from regionnorm._metadata import kept_info, save_options
 from regionnorm.imaging import (
     array_to_image,
     decode,
@@ -29,6 +27,8 @@ from regionnorm.imaging import (
     standardize,
     supports_mode,
 )
+from regionnorm.photo import _colours, _deep
+from regionnorm.photo._metadata import kept_info, save_options
 
 __all__ = ["Photo", "check_target", "read_photo", "write_photo"]
 
