@@ -117,11 +117,55 @@ def test_strength_zero_and_no_hole_change_nothing(generator: torch.Generator) ->
 # --- what it adds ---------------------------------------------------------------------------------
 
 
-def test_fill_gets_the_grain_of_the_photo(generator: torch.Generator) -> None:
+def test_even_surroundings_are_continued_with_all_their_grain(generator: torch.Generator) -> None:
     image, mask = grainy(generator), box()
     result = add_texture(image, grey(image), mask, strength=1)
     share = inside(fine(result), mask).std() / inside(fine(image), 1 - mask).std()
     assert 0.7 < share < 1.2
+
+
+@pytest.fixture
+def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No surroundings are even enough for whole texture."""
+    monkeypatch.setattr(texture, "_EVEN", 1e-9)
+
+
+@pytest.mark.usefixtures("uneven")
+def test_other_surroundings_give_a_share_of_their_grain(generator: torch.Generator) -> None:
+    image, mask = grainy(generator), box()
+    result = add_texture(image, grey(image), mask, strength=1)
+    share = inside(fine(result), mask).std() / inside(fine(image), 1 - mask).std()
+    assert 0.7 * texture._GRAIN < share < 1.2 * texture._GRAIN
+
+
+def framed(other: float, margin: int) -> tuple[Tensor, Tensor]:
+    """Two very different halves, known in a frame ``margin`` pixels wide."""
+    random = torch.Generator().manual_seed(3)
+    image = grainy(random)
+    image[..., : SIDE // 2] = other + (image[..., : SIDE // 2] - 0.5) / 50
+    mask = torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., margin:-margin, margin:-margin] = 1
+    return image, mask
+
+
+@pytest.mark.parametrize("margin", [10, 12])
+def test_too_little_is_known_to_call_it_even(margin: int) -> None:
+    image, mask = framed(0.2, margin)
+    filled, hole = torch.where(mask > 0, 0.5, image)[0], mask[0, 0] > 0
+    own = filled - texture._blur(filled, 6.0)
+    assert texture._texture_weight(own, own, torch.zeros_like(own), hole).max() == 0
+
+
+def test_texture_of_other_colours_is_not_trusted(generator: torch.Generator) -> None:
+    image = grainy(generator)
+    own = (image - 0.5)[0]
+    for first in range(16, 32, 5):  # where the hole begins within its square
+        hole = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        hole[:, first:64] = True
+        same = texture._texture_weight(own, own, torch.zeros_like(own), hole)
+        other = texture._texture_weight(own, own, torch.full_like(own, 0.4), hole)
+        assert same[0][hole].min() > 0.5
+        assert other[0][hole].max() < 0.05
 
 
 def test_even_texture_gets_the_photos_contrast_and_not_grain_alone(
@@ -135,7 +179,7 @@ def test_even_texture_gets_the_photos_contrast_and_not_grain_alone(
         return float(inside(smooth, box(share=0.3)).std() / inside(known, 1 - mask).std())
 
     whole = share()
-    monkeypatch.setattr(texture, "_EVEN", 1e-9)  # nothing is even enough for the coarser part
+    monkeypatch.setattr(texture, "_EVEN", 1e-9)  # nothing is even enough for whole texture
     assert whole > 0.5
     assert whole > 4 * share()
 
@@ -310,14 +354,20 @@ def test_patch_radius_is_the_compiled_codes() -> None:
 # --- the network's own detail --------------------------------------------------------------------
 
 
-def test_threads_deep_in_the_hole_are_taken_out(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("even", [True, False])
+def test_threads_deep_in_the_hole_are_taken_out(
+    even: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not even:
+        monkeypatch.setattr(texture, "_EVEN", 1e-9)
     image = (0.5 + 0.002 * torch.randn((1, 3, SIDE, SIDE), generator=generator)).clamp(0, 1)
     mask = box(share=0.6)
     threads = 0.05 * (-1.0) ** torch.arange(SIDE).expand(1, 3, SIDE, SIDE)
     result = add_texture(image, grey(image) + threads, mask, strength=1.0)
     deep = box(share=0.3)
     left = (inside(result, deep) - 0.5) * inside(threads, deep).sign()
-    assert float(left.mean()) < 0.15 * 0.05
+    kept_share = 0 if even else 1 - texture._GRAIN
+    assert float(left.mean()) == pytest.approx(kept_share * 0.05, abs=0.15 * 0.05)
     # At the border the fill's detail continues the photo's.
     rim = mask * (1 - F.avg_pool2d(mask, 3, stride=1, padding=1)).ceil()
     kept = (inside(result, rim) - 0.5) * inside(threads, rim).sign()

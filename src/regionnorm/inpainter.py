@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 _MOST_FEATHER = 256
 # Pixels of a window that still gets texture. Twelve megapixels would take 2.6 GB instead of 0.9,
-# and their texture shows little: it is fine detail, a few pixels wide.
+# and their texture shows little: it is a few pixels wide.
 _MOST_TEXTURE = 4_000_000
 
 
@@ -48,8 +48,8 @@ class Inpainter:
             :func:`regionnorm.strategies.fill_holes`.
         feather: Pixels inside the hole over which a difference in colour at its border fades;
             0 leaves the network's colours as they are.
-        texture: Whether fine detail from the known part of the photo is added to the fill
-            (:func:`regionnorm.texture.add_texture`). None adds it where numba is installed, but
+        texture: Whether the fill takes texture and grain from the known part of the photo
+            (:func:`regionnorm.texture.add_texture`). None does so where numba is installed, but
             not to what a module of your own makes. Holes whose surroundings take more than 4
             megapixels get none.
 

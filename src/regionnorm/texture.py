@@ -9,7 +9,7 @@ the fill gets
   the hole's border it takes the place of as much of the network's own, which is threads rather
   than grain;
 - the whole texture, away from the border and only where the surroundings are one even texture
-  (gravel, fur, a lawn), the collage has the fill's colours and is no busier than they are.
+  (gravel, fur, a lawn), the collage has the fill's colours and is no busier than the surroundings.
 
 Colours, light and edges stay the network's. Needs numba.
 """
@@ -63,7 +63,8 @@ _DEEP_SIGMA = 3.0  # pixels from the known part over which copied detail takes t
 _EVEN = 0.3  # variance of log energy at which trust in a texture is down to 1 / e
 _FAR = 0.5  # the same for the squared error of colours, in units of the texture's energy ...
 _LEAST_ERROR = 1e-4  # ... and a hundredth of the range besides
-_NO_TRUST, _FULL_TRUST = 0.15, 0.45  # bricks and faces are below, gravel and lawns above
+_NO_TRUST, _FULL_TRUST = 0.15, 0.45  # bricks and faces are about below, gravel and lawns above
+_LEAST_CELLS = 8  # measured squares; of fewer nobody can say that they are even
 _TINY = 1e-7  # energy far below that of 8-bit rounding
 
 _Bool = npt.NDArray[np.bool_]
@@ -369,7 +370,7 @@ def _texture_weight(own: Tensor, copied: Tensor, error: Tensor, hole: Tensor) ->
     even = torch.exp(-spread / _EVEN)
     # A busier collage has copied an edge or an object, such as the tripod's leg beside the lawn.
     calm = _gain(expected, copied, hole, _TEXTURE_CELL).clamp(max=1)
-    errors, _ = _cells(error, hole, _TEXTURE_CELL)
+    errors = _hole_energy(error, hole, _TEXTURE_CELL)
     near = torch.exp(-errors / (_FAR * torch.exp(expected) + _LEAST_ERROR))
     trust = (even * calm * near - _NO_TRUST) / (_FULL_TRUST - _NO_TRUST)
     return _enlarge(trust.clamp(0, 1), _TEXTURE_CELL, hole)
@@ -379,7 +380,8 @@ def _surroundings(band: Tensor, hole: Tensor, reach: float, cell: int) -> tuple[
     """Mean and variance of the log energy of a band in the known part around each cell.
 
     Logarithms, so that one sharp edge does not count for a whole smooth wall. ``reach`` is how
-    far the band looks in pixels: what is closer to the hole is left out.
+    far the band looks in pixels: what is closer to the hole is left out. The variance is infinite
+    where too little is known to tell.
     """
     energy, share = _cells(band, ~_dilate(hole, math.ceil(reach)), cell)
     logs, weight = torch.log(energy + _TINY), (share > 0.5).to(energy.dtype)
@@ -388,15 +390,23 @@ def _surroundings(band: Tensor, hole: Tensor, reach: float, cell: int) -> tuple[
     # Deep in a hole, where nothing known is near, the mean of the whole window decides.
     moments = _blur(moments, _KNOWN_REACH / cell) + 1e-3 * total / total[:1].clamp(min=1)
     mean, square = (moments[1:] / moments[:1].clamp(min=1e-9)).unbind()
-    return mean[None], (square - mean.square()).clamp(min=0)[None]
+    spread = (square - mean.square()).clamp(min=0)
+    if total[0] < _LEAST_CELLS:
+        spread = torch.full_like(spread, torch.inf)
+    return mean[None], spread[None]
 
 
 def _gain(expected: Tensor, copied: Tensor, hole: Tensor, cell: int) -> Tensor:
     """Factor that gives a copied band the expected log energy, for each cell."""
-    energy, share = _cells(copied, hole, cell)
-    reach = _HOLE_REACH / cell
-    energy = _blur(energy * share, reach) / (_blur(share, reach) + 1e-6)
+    energy = _hole_energy(copied, hole, cell)
     return torch.exp(0.5 * (expected - torch.log(energy + _TINY)))
+
+
+def _hole_energy(band: Tensor, hole: Tensor, cell: int) -> Tensor:
+    """Mean energy of a band in the hole around each cell, its neighbours outside included."""
+    energy, share = _cells(band, hole, cell)
+    reach = _HOLE_REACH / cell
+    return _blur(energy * share, reach) / (_blur(share, reach) + 1e-6)
 
 
 def _cells(band: Tensor, where: Tensor, cell: int) -> tuple[Tensor, Tensor]:

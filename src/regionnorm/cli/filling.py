@@ -72,7 +72,8 @@ def inpaint(
         bool | None,
         typer.Option(
             "--texture/--no-texture",
-            help="Add fine detail from the rest of the photo; by default if numba is installed.",
+            help="Take texture and grain from the rest of the photo; by default if numba is "
+            "installed.",
         ),
     ] = None,
     quality: Annotated[

@@ -269,7 +269,10 @@ def _shown_note(session: Session) -> str:
     """What the page says of the fill that it shows."""
     if session.shown is session.fills[0]:
         return "**Done.** Drag the line to compare; paint more and fill again, or download."
-    return "**An earlier fill.** Drag the line to compare; go on painting on it, or download."
+    return (
+        "**An earlier fill.** Drag the line to compare, download it, or press "
+        "*Go on painting on this result*."
+    )
 
 
 def _connect_programs(gr: Any, handlers: Handlers) -> None:
