@@ -51,7 +51,7 @@ def main() -> None:
         interval = INTERVALS[number % len(INTERVALS)]
         hole = Image.fromarray(evaluation_mask(number, interval, SIDE, seed=0))
         strips.append(strip(photo, hole, inpainter))
-    # Of the formats, only WebP needs to be told to lose something.
+    # WebP is lossless here unless told otherwise.
     options = {"quality": arguments.quality, "lossless": False}
     write_image(
         arrange(strips, arguments.columns),

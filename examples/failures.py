@@ -63,7 +63,7 @@ def main() -> None:
 
     inpainter = rn.Inpainter(arguments.model)
     rows = [(case.title, panels(case, inpainter)) for case in CASES]
-    # Of the formats, only WebP needs to be told to lose something.
+    # WebP is lossless here unless told otherwise.
     options = {"quality": arguments.quality, "lossless": False}
     write_image(
         arrange(rows), arguments.out, **(options if arguments.out.suffix == ".webp" else {})

@@ -36,6 +36,7 @@ __all__ = [
     "format_of",
     "image_to_tensor",
     "list_images",
+    "luma",
     "mask_to_array",
     "mask_to_tensor",
     "orientation_of",
@@ -218,6 +219,13 @@ def array_to_image(array: npt.NDArray[Any]) -> Image.Image:
             "give uint8 [H, W], [H, W, 3] or [H, W, 4] with values 0 to 255"
         )
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def luma(colours: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the ITU-R 601 luma of ``[..., 3]``, uint8 or uint16, rounded as Pillow rounds it."""
+    weights = np.array([19595, 38470, 7471], np.int64)
+    gray: npt.NDArray[Any] = ((colours @ weights + 0x8000) >> 16).astype(colours.dtype)
+    return gray
 
 
 def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regionnorm._regions import dilate_disk, dilate_square, label_regions
-from regionnorm.photo import luma
+from regionnorm.imaging import luma
 
 __all__ = ["find_scratches"]
 

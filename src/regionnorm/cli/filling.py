@@ -20,7 +20,7 @@ from regionnorm.cli.console import (
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["app_", "inpaint"]
+__all__ = ["inpaint", "serve_app"]
 
 
 def inpaint(
@@ -165,7 +165,7 @@ def _print_done(done: Sequence[Path], skipped: int, output: Path | None, folder:
         typer.echo(f"{len(done)} photos in {printable(output)}{there}")
 
 
-def app_(
+def serve_app(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 to be reached from the network.")
     ] = "127.0.0.1",

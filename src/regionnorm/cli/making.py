@@ -1,4 +1,4 @@
-"""What the others work with: ``masks``, the list of ``models``, ``convert`` for weights."""
+"""Masks made, networks listed, released weights converted: ``masks``, ``models``, ``convert``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 
 from regionnorm import __version__
 from regionnorm.cli.console import print_error
-from regionnorm.cli.filling import app_, inpaint
+from regionnorm.cli.filling import inpaint, serve_app
 from regionnorm.cli.making import convert, masks, models
 from regionnorm.cli.measuring import evaluate, visualize
 from regionnorm.cli.training import study, train
@@ -35,7 +35,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "study": study,
     "visualize": visualize,
     "masks": masks,
-    "app": app_,
+    "app": serve_app,
     "models": models,
     "convert": convert,
 }

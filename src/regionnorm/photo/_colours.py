@@ -9,17 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["fill", "luma", "to_rgb"]
+from regionnorm.imaging import luma
+
+__all__ = ["fill", "to_rgb"]
 
 Pixels = npt.NDArray[Any]
 Hole = npt.NDArray[np.bool_]
-
-
-def luma(colours: Pixels) -> Pixels:
-    """Return the ITU-R 601 luma of ``[..., 3]``, 8 or 16 bits, rounded as Pillow rounds it."""
-    weights = np.array([19595, 38470, 7471], np.int64)
-    gray: Pixels = ((colours @ weights + 0x8000) >> 16).astype(colours.dtype)
-    return gray
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

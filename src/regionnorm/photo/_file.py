@@ -22,6 +22,7 @@ from regionnorm.imaging import (
     array_to_image,
     decode,
     format_of,
+    luma,
     orientation_of,
     save_image,
     standardize,
@@ -121,7 +122,7 @@ class Photo:
         if self.deep is not None:
             deep = self.deep.copy()
             new = colours[hole]
-            deep[hole, : new.shape[1]] = _colours.luma(new)[:, None] if deep.shape[2] == 2 else new
+            deep[hole, : new.shape[1]] = luma(new)[:, None] if deep.shape[2] == 2 else new
             if opaque and deep.shape[2] != 3:
                 deep[hole, -1] = 65535
             return replace(self, image=_deep.to_8_bits(deep, self.image.info), deep=deep)
