@@ -76,7 +76,7 @@ def problem(
 def search(
     case: Problem, passes: int = 8, *, seed: int = 0, threads: int = 1, radius: int = 20
 ) -> list[Matches]:
-    fields = [measure(case.level, case.start, case.ones, threads)]
+    fields = [measure(case.level, case.start, threads)]
     for turn in range(passes):
         options = {"step": (1, 2, 4)[turn % 3], "radius": radius, "seed": seed + turn}
         fields.append(improve(case.level, fields[-1], case.ones, threads=threads, **options))
@@ -89,7 +89,7 @@ def same(first: Matches, second: Matches) -> bool:
 
 def test_cost_is_that_of_the_formula(rng: np.random.Generator) -> None:
     case = problem(rng, guide_weight=5, distance=1e-3)
-    found = measure(case.level, case.start, case.ones, 1)
+    found = measure(case.level, case.start, 1)
     for number in range(0, len(found.costs), 7):
         here = (case.level.rows[number], case.level.columns[number])
         there = (found.rows[number], found.columns[number])
@@ -106,9 +106,22 @@ def patch(picture: npt.NDArray[np.float32], row: int, column: int) -> npt.NDArra
 
 def test_penalty_is_a_factor_of_the_cost(rng: np.random.Generator) -> None:
     case = problem(rng)
-    plain = measure(case.level, case.start, case.ones, 1)
-    penalised = measure(case.level, case.start, 3 * case.ones, 1)
-    np.testing.assert_allclose(penalised.costs, 3 * plain.costs, rtol=1e-6)
+    before = measure(case.level, case.start, 1)
+    options = {"step": 1, "radius": 20, "seed": 0, "threads": 1}
+    plain = improve(case.level, before, case.ones, **options)
+    assert not same(before, plain)
+    # What costs four times as much everywhere is chosen in the same way.
+    assert same(improve(case.level, before, 4 * case.ones, **options), plain)
+
+
+def test_a_match_that_is_penalised_loses_to_a_cheaper_one(rng: np.random.Generator) -> None:
+    case = problem(rng)
+    found = search(case)[-1]
+    penalty = case.ones
+    penalty[found.rows[0], found.columns[0]] = 100
+    other = improve(case.level, found, penalty, step=1, radius=20, seed=99, threads=1)
+    assert (other.rows[0], other.columns[0]) != (found.rows[0], found.columns[0])
+    assert found.costs[0] < other.costs[0] < 100 * found.costs[0]
 
 
 def test_a_pass_never_makes_a_match_worse(rng: np.random.Generator) -> None:
@@ -120,7 +133,7 @@ def test_a_pass_never_makes_a_match_worse(rng: np.random.Generator) -> None:
 
 def test_a_pass_leaves_the_field_before_as_it_is(rng: np.random.Generator) -> None:
     case = problem(rng)
-    before = measure(case.level, case.start, case.ones, 1)
+    before = measure(case.level, case.start, 1)
     copy = Matches(before.rows.copy(), before.columns.copy(), before.costs.copy())
     improve(case.level, before, case.ones, step=1, radius=20, seed=0, threads=1)
     assert same(before, copy)
@@ -129,7 +142,7 @@ def test_a_pass_leaves_the_field_before_as_it_is(rng: np.random.Generator) -> No
 def test_costs_that_a_pass_returns_are_those_of_its_matches(rng: np.random.Generator) -> None:
     case = problem(rng, guide_weight=2, distance=1e-3)
     found = search(case)[-1]
-    measured = measure(case.level, found, case.ones, 1)
+    measured = measure(case.level, found, 1)
     np.testing.assert_allclose(found.costs, measured.costs, rtol=1e-5)
 
 
@@ -176,7 +189,7 @@ def test_penalised_sources_are_avoided(rng: np.random.Generator) -> None:
     case = problem(rng)
     penalty = case.ones
     penalty[:, : SIDE // 2] = 100
-    found = measure(case.level, case.start, penalty, 1)
+    found = measure(case.level, case.start, 1)
     for turn in range(6):
         found = improve(case.level, found, penalty, step=1, radius=20, seed=turn, threads=1)
     assert (found.columns >= SIDE // 2).mean() > 0.95

@@ -30,7 +30,7 @@ __all__ = ["PATCH_RADIUS", "Level", "Matches", "improve", "measure"]
 PATCH_RADIUS = 3
 """Patches are squares of 7x7 pixels."""
 
-_PENALTY_FREE = f32(1e30)  # above any cost
+_NO_LIMIT = f32(1e30)  # above any cost
 _MIN_TASK = 2048  # patches for which another thread pays
 
 Floats = npt.NDArray[np.float32]
@@ -65,19 +65,22 @@ class Level(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """A nearest-neighbour field: the centre of the match of each patch, and what it costs."""
+    """A nearest-neighbour field: the centre of the match of each patch, and what it costs.
+
+    Costs are without any penalty, and stay right as long as the level does.
+    """
 
     rows: Integers
     columns: Integers
     costs: Floats
 
 
-def measure(level: Level, matches: Matches, penalty: Floats, threads: int) -> Matches:
-    """Return the matches with the costs that they have on this level under ``penalty``."""
+def measure(level: Level, matches: Matches, threads: int) -> Matches:
+    """Return the matches with the costs that they have on this level."""
     costs = np.empty_like(matches.costs)
 
     def task(begin: int, end: int) -> None:
-        _measure(level, matches.rows, matches.columns, penalty, costs, begin, end)
+        _measure(level, matches.rows, matches.columns, costs, begin, end)
 
     _on_threads(task, len(costs), threads)
     return matches._replace(costs=costs)
@@ -97,7 +100,7 @@ def improve(
 
     Args:
         level: Where to search.
-        matches: A field with valid matches and their costs; it stays as it is.
+        matches: A field with valid matches and their costs on this level; it stays as it is.
         penalty: float32 ``[H, W]``, at least 1: the factor of the cost of a match centred there.
         step: How far away the four neighbours are whose matches are tried, in pixels.
         radius: Where the random search begins, in pixels; it is halved down to 1. 0 for none.
@@ -105,7 +108,7 @@ def improve(
         threads: How many share the work; the result does not depend on it.
 
     Returns:
-        Matches that are nowhere worse.
+        Matches that are nowhere worse under the penalty.
     """
     new = Matches(
         np.empty_like(matches.rows), np.empty_like(matches.columns), np.empty_like(matches.costs)
@@ -179,13 +182,10 @@ def _cost(level: Any, row: Any, column: Any, to_row: Any, to_column: Any, limit:
 
 
 @_jit
-def _measure(
-    level: Any, rows: Any, columns: Any, penalty: Any, costs: Any, begin: Any, end: Any
-) -> None:
+def _measure(level: Any, rows: Any, columns: Any, costs: Any, begin: Any, end: Any) -> None:
     for patch in range(begin, end):
-        row, column = rows[patch], columns[patch]
-        cost = _cost(level, level.rows[patch], level.columns[patch], row, column, _PENALTY_FREE)
-        costs[patch] = cost * penalty[row, column]
+        row, column = level.rows[patch], level.columns[patch]
+        costs[patch] = _cost(level, row, column, rows[patch], columns[patch], _NO_LIMIT)
 
 
 @_jit
@@ -203,7 +203,8 @@ def _improve(
     height, width = level.patch_at.shape
     for patch in range(begin, end):
         row, column = level.rows[patch], level.columns[patch]
-        best_row, best_column, best = old.rows[patch], old.columns[patch], old.costs[patch]
+        best_row, best_column, best_cost = old.rows[patch], old.columns[patch], old.costs[patch]
+        best = best_cost * penalty[best_row, best_column]
         reach, number = radius, 0
         while number < 4 or reach >= 1:
             if number < 4:  # a neighbour's match, moved back by as much
@@ -228,8 +229,12 @@ def _improve(
                 continue
             if not level.sources[to_row, to_column]:
                 continue
+            if to_row == best_row and to_column == best_column:
+                continue  # as most neighbours of one copied piece say
             factor = penalty[to_row, to_column]
-            cost = _cost(level, row, column, to_row, to_column, best / factor) * factor
-            if cost < best:
-                best_row, best_column, best = to_row, to_column, cost
-        new.rows[patch], new.columns[patch], new.costs[patch] = best_row, best_column, best
+            cost = _cost(level, row, column, to_row, to_column, best / factor)
+            if cost * factor < best:
+                best_row, best_column, best_cost = to_row, to_column, cost
+                best = cost * factor
+        new.rows[patch], new.columns[patch] = best_row, best_column
+        new.costs[patch] = best_cost

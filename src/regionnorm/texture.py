@@ -320,12 +320,12 @@ def _match(search: _Search, found: Matches, threads: int) -> Matches:
     reach = max(search.hole.shape) // 2
     for number in range(_ROUNDS):
         level = search.level(search.paste(found) if collage else None)
+        found = measure(level, found, threads)
         for step in _STEPS:
-            penalty = search.repeats(found)
             found = improve(
                 level,
-                measure(level, found, penalty, threads),
-                penalty,
+                found,
+                search.repeats(found),
                 step=step if number == 0 else 1,
                 radius=reach if number == 0 else 8,
                 seed=int(search.rng.integers(2**32)),
