@@ -1,7 +1,8 @@
 """Speed of the whole generator, of a training step and of a cold start, as ratios.
 
 Both sides of a ratio are measured in turns in one process; a figure is the ratio of medians. Saves
-``out/bench/network.json`` and ``out/bench/network.md``.
+``out/bench/network.json`` and ``out/bench/network.md``. Figures in bfloat16 are left out on
+processors without instructions for it, where they would take an hour.
 
     python benchmarks/bench_network.py
 """
@@ -24,12 +25,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from regionnorm.devices import has_native_bfloat16
 from regionnorm.imaging import atomic_path
 from regionnorm.inpainter import Inpainter
 from regionnorm.models import create_model
 from regionnorm.nn.precision import cast_convolutions
 
 # What the figures are held against.
+HALF = has_native_bfloat16(torch.device("cpu"))
+
 TARGETS = {
     "generator float32, rn / baseline-in": 1.0,
     "generator rn, bfloat16 / float32": 0.5,
@@ -79,23 +83,26 @@ def generator(width: int, repeat: int) -> dict[str, float]:
 
         return run
 
-    seconds = in_turns(
-        {
-            "rn": forward("rn", False, False),
-            "in": forward("baseline-in", False, False),
-            "rn bf16": forward("rn", True, True),
-            "in bf16": forward("baseline-in", True, True),
-            "rn channels-last": forward("rn", False, True),
-        },
-        repeat,
-    )
-    return {
+    tasks = {
+        "rn": forward("rn", False, False),
+        "in": forward("baseline-in", False, False),
+        "rn channels-last": forward("rn", False, True),
+    }
+    if HALF:
+        tasks["rn bf16"] = forward("rn", True, True)
+        tasks["in bf16"] = forward("baseline-in", True, True)
+    seconds = in_turns(tasks, repeat)
+    figures = {
         "generator float32, rn / baseline-in": seconds["rn"] / seconds["in"],
+        "generator float32, rn, seconds": seconds["rn"],
+    }
+    if not HALF:
+        return figures
+    return figures | {
         "generator bfloat16, rn / baseline-in": seconds["rn bf16"] / seconds["in bf16"],
         "generator rn, bfloat16 / float32": seconds["rn bf16"] / seconds["rn"],
         "generator rn, bfloat16 / float32 channels-last": seconds["rn bf16"]
         / seconds["rn channels-last"],
-        "generator float32, rn, seconds": seconds["rn"],
     }
 
 
@@ -116,13 +123,19 @@ def training_step(repeat: int) -> dict[str, float]:
 
         return run
 
+    words = {"float32": False} | ({"bfloat16": True} if HALF else {})
     seconds = in_turns(
-        {f"{n} {h}": step(n, h == "bf16") for n in ("rn", "baseline-in") for h in ("fp32", "bf16")},
+        {
+            f"{n} {word}": step(n, half)
+            for n in ("rn", "baseline-in")
+            for word, half in words.items()
+        },
         repeat,
     )
     return {
-        f"training step {word}, rn / baseline-in": seconds[f"rn {h}"] / seconds[f"baseline-in {h}"]
-        for h, word in (("fp32", "float32"), ("bf16", "bfloat16"))
+        f"training step {word}, rn / baseline-in": seconds[f"rn {word}"]
+        / seconds[f"baseline-in {word}"]
+        for word in words
     }
 
 
