@@ -31,9 +31,8 @@ from regionnorm.inpainter import Inpainter
 from regionnorm.models import create_model
 from regionnorm.nn.precision import cast_convolutions
 
-# What the figures are held against.
 HALF = has_native_bfloat16(torch.device("cpu"))
-
+# What the figures are held against.
 TARGETS = {
     "generator float32, rn / baseline-in": 1.0,
     "generator rn, bfloat16 / float32": 0.5,

@@ -124,25 +124,26 @@ def test_even_surroundings_are_continued_with_all_their_grain(generator: torch.G
     assert 0.7 < share < 1.2
 
 
-@pytest.fixture
-def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No surroundings are even enough for whole texture."""
+def allow_grain_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on no surroundings are even enough for whole texture."""
     monkeypatch.setattr(texture, "_EVEN", 1e-9)
 
 
-@pytest.mark.usefixtures("uneven")
-def test_other_surroundings_give_a_share_of_their_grain(generator: torch.Generator) -> None:
+def test_other_surroundings_give_a_share_of_their_grain(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow_grain_alone(monkeypatch)
     image, mask = grainy(generator), box()
     result = add_texture(image, grey(image), mask, strength=1)
     share = inside(fine(result), mask).std() / inside(fine(image), 1 - mask).std()
     assert 0.7 * texture._GRAIN < share < 1.2 * texture._GRAIN
 
 
-def framed(other: float, margin: int) -> tuple[Tensor, Tensor]:
+def framed(margin: int) -> tuple[Tensor, Tensor]:
     """Two very different halves, known in a frame ``margin`` pixels wide."""
     random = torch.Generator().manual_seed(3)
     image = grainy(random)
-    image[..., : SIDE // 2] = other + (image[..., : SIDE // 2] - 0.5) / 50
+    image[..., : SIDE // 2] = 0.2 + (image[..., : SIDE // 2] - 0.5) / 50
     mask = torch.zeros(1, 1, SIDE, SIDE)
     mask[..., margin:-margin, margin:-margin] = 1
     return image, mask
@@ -150,7 +151,7 @@ def framed(other: float, margin: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("margin", [10, 12])
 def test_too_little_is_known_to_call_it_even(margin: int) -> None:
-    image, mask = framed(0.2, margin)
+    image, mask = framed(margin)
     filled, hole = torch.where(mask > 0, 0.5, image)[0], mask[0, 0] > 0
     own = filled - texture._blur(filled, 6.0)
     assert texture._texture_weight(own, own, torch.zeros_like(own), hole).max() == 0
@@ -172,16 +173,21 @@ def test_even_texture_gets_the_photos_contrast_and_not_grain_alone(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, mask = pebbles(generator), box()
+    known = F.avg_pool2d(image, 3, 1, 1)
 
-    def share() -> float:
+    def shares() -> list[float]:
+        """Contrast in the whole hole and deep in it, as shares of the photo's."""
         smooth = F.avg_pool2d(add_texture(image, grey(image), mask, strength=1), 3, 1, 1)
-        known = F.avg_pool2d(image, 3, 1, 1)
-        return float(inside(smooth, box(share=0.3)).std() / inside(known, 1 - mask).std())
+        contrasts = [inside(smooth, part).std() for part in (mask, box(share=0.3))]
+        return [float(contrast / inside(known, 1 - mask).std()) for contrast in contrasts]
 
-    whole = share()
-    monkeypatch.setattr(texture, "_EVEN", 1e-9)  # nothing is even enough for whole texture
-    assert whole > 0.5
-    assert whole > 4 * share()
+    everywhere, deep = shares()
+    allow_grain_alone(monkeypatch)
+    grain_everywhere, grain_deep = shares()
+    assert everywhere > 0.4
+    assert everywhere > 2 * grain_everywhere
+    assert deep > 0.5
+    assert deep > 4 * grain_deep
 
 
 def test_an_edge_through_the_hole_stays_where_the_fill_has_it(generator: torch.Generator) -> None:
@@ -359,7 +365,7 @@ def test_threads_deep_in_the_hole_are_taken_out(
     even: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not even:
-        monkeypatch.setattr(texture, "_EVEN", 1e-9)
+        allow_grain_alone(monkeypatch)
     image = (0.5 + 0.002 * torch.randn((1, 3, SIDE, SIDE), generator=generator)).clamp(0, 1)
     mask = box(share=0.6)
     threads = 0.05 * (-1.0) ** torch.arange(SIDE).expand(1, 3, SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""What the commands share: an option, and what the terminal shows."""
+"""What the commands share: options, and what the terminal shows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Device",
+    "FitMask",
+    "InvertMask",
+    "Precision",
+    "Weights",
     "print_error",
     "print_note",
     "print_study_table",
@@ -29,6 +33,12 @@ __all__ = [
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best one present.")
 ]
+FitMask = Annotated[
+    bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
+]
+InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Black = hole instead of white.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]
+Weights = Annotated[str, typer.Option(help="default, or a weights file.")]
 
 
 @contextmanager

@@ -10,6 +10,10 @@ import typer
 
 from regionnorm.cli.console import (
     Device,
+    FitMask,
+    InvertMask,
+    Precision,
+    Weights,
     print_error,
     print_note,
     printable,
@@ -44,9 +48,7 @@ def inpaint(
             "--save-mask.",
         ),
     ] = None,
-    invert_mask: Annotated[
-        bool, typer.Option("--invert-mask", help="Black = hole instead of white.")
-    ] = False,
+    invert_mask: InvertMask = False,
     dilate: Annotated[
         int, typer.Option(metavar="PX", min=0, help="Grow the hole by so many pixels.")
     ] = 0,
@@ -56,9 +58,7 @@ def inpaint(
             metavar="PX", min=0, help="Match colours at the hole's border, fading inside it."
         ),
     ] = 0,
-    fit_mask: Annotated[
-        bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
-    ] = False,
+    fit_mask: FitMask = False,
     preview: Annotated[
         Path | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
     ] = None,
@@ -82,11 +82,9 @@ def inpaint(
             metavar="N", min=1, max=100, help="For JPEG, WebP, AVIF; by default as the photo's."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    model: Weights = "default",
     device: Device = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
-    ] = None,
+    precision: Precision = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
     ] = False,
@@ -184,11 +182,9 @@ def serve_app(
     max_queue: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests that may wait; more are sent away.")
     ] = 64,
-    model: Annotated[str, typer.Option(help="default, or a weights file.")] = "default",
+    model: Weights = "default",
     device: Device = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; by default the faster.")
-    ] = None,
+    precision: Precision = None,
 ) -> None:
     """Serve a web page with a brush, and the same service for programs.
 

@@ -10,6 +10,8 @@ import typer
 
 from regionnorm.cli.console import (
     Device,
+    FitMask,
+    InvertMask,
     print_error,
     print_note,
     print_table,
@@ -139,12 +141,8 @@ def visualize(
             "--list-layers", help="Print the normalisation layers and their sizes, and stop."
         ),
     ] = False,
-    invert_mask: Annotated[
-        bool, typer.Option("--invert-mask", help="Black = hole instead of white.")
-    ] = False,
-    fit_mask: Annotated[
-        bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
-    ] = False,
+    invert_mask: InvertMask = False,
+    fit_mask: FitMask = False,
     model: Annotated[
         str, typer.Option(help="default, a weights file, or a training run's folder.")
     ] = "default",
