@@ -12,13 +12,18 @@ from regionnorm.studies.plan import (
     make_run,
     mini_scale,
     paper_scale,
+    small_scale,
 )
 from regionnorm.studies.published import PUBLISHED
 
 __all__ = ["SCALES", "THRESHOLDS", "get_study", "list_studies"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-SCALES: dict[str, Callable[[], Scale]] = {"mini": mini_scale, "paper": paper_scale}
+SCALES: dict[str, Callable[[], Scale]] = {
+    "mini": mini_scale,
+    "small": small_scale,
+    "paper": paper_scale,
+}
 
 _COMPARED = {
     "CA": "contextual-attention",
@@ -55,17 +60,20 @@ def table2(scale: Scale) -> Study:
     for number in range(1, 7):
         # rn is Arch. 5: one run under one name.
         models |= {"Arch. 5 (RN)": "rn"} if number == 5 else {f"Arch. {number}": f"rn-arch{number}"}
-    return _study("table2", scale, table2, _groups(scale, models, "table2", "baseline"))
+    groups = _groups(scale, models, "table2", "baseline")
+    for label, model in (("Arch. 1", "rn-arch1"), ("Arch. 5", "rn")):
+        groups.append(_as_released(scale, label, model, "baseline"))
+    return _study("table2", scale, table2, groups)
 
 
 def table3(scale: Scale) -> Study:
     """Table 3: no normalisation, IN, BN and RN in the same network."""
-    return _study("table3", scale, table3, _norms(scale, "table3"))
+    return _study("table3", scale, table3, _norms(scale))
 
 
 def figure6(scale: Scale) -> Study:
     """Figure 6: PSNR of no normalisation, IN, BN and RN over the first 10,000 iterations."""
-    return _study("figure6", scale, figure6, _norms(scale, "table3", steps=scale.curve_steps))
+    return _study("figure6", scale, figure6, _norms(scale, steps=scale.curve_steps))
 
 
 def table4(scale: Scale) -> Study:
@@ -195,9 +203,27 @@ def _groups(
     ]
 
 
-def _norms(scale: Scale, table: str, steps: int | None = None) -> list[Group]:
+def _norms(scale: Scale, steps: int | None = None) -> list[Group]:
     models = {"None": "baseline-none", "IN": "baseline-in", "BN": "baseline-bn", "RN": "rn"}
-    return _groups(scale, models, table, "IN", seeds=scale.more_seeds, steps=steps)
+    groups = _groups(scale, models, "table3", "IN", seeds=scale.more_seeds, steps=steps)
+    return [*groups, _as_released(scale, "RN", "rn", "IN", seeds=scale.more_seeds, steps=steps)]
+
+
+def _as_released(
+    scale: Scale,
+    label: str,
+    model: str,
+    reference: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    steps: int | None = None,
+) -> Group:
+    """A row beside the paper's: statistics over the batch, as the released code takes them."""
+    runs = tuple(
+        make_run(scale, model, seed, steps=steps, as_released=True)
+        for seed in (scale.seeds if seeds is None else seeds)
+    )
+    return Group(f"{label}, batch statistics", runs, {}, reference)
 
 
 def _own_run(scale: Scale) -> list[Group]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from regionnorm.data.images import open_source
 from regionnorm.imaging import atomic_path
 from regionnorm.studies.plan import PhotoKind
 
-__all__ = ["Photos", "StudyData", "find_photos"]
+__all__ = ["Photos", "StudyData", "find_photos", "spread_photos"]
 
 # As their authors distribute them: Places2's small and large packages, CelebA's aligned photos.
 _PLACES = (("data_256", "val_256"), ("data_large", "val_large"), ("train", "val"))
 _CELEBA = ("img_align_celeba", "Img/img_align_celeba")
 _PARTITIONS = ("list_eval_partition.txt", "Eval/list_eval_partition.txt")
 _TRAIN, _TEST = "0", "2"
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,27 @@ def find_photos(roots: list[Path], lists: Path, masks: Path | None = None) -> St
             " nor faces (faces/, or CelebA's img_align_celeba/)"
         )
     return StudyData(scenes, faces, None if masks is None else str(masks.resolve()))
+
+
+def spread_photos(photos: str, count: int) -> list[str]:
+    """Absolute paths of ``count`` photos from all over a folder, so ordered that any first few
+    are from all over it, too.
+
+    Args:
+        photos: As ``regionnorm train --val`` takes them; files, not shards.
+        count: How many; all if there are fewer.
+
+    Raises:
+        ValueError: They lie in shards, which a list cannot name.
+    """
+    source = open_source(photos)
+    # Multiples of the golden ratio, modulo 1, lie as evenly as any sequence can.
+    order = sorted(range(len(source)), key=lambda i: i * _GOLDEN % 1)[:count]
+    paths = [Path(source.name(index)).resolve() for index in order]
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path}: photos to judge by have to be files here, not tar shards")
+    return list(map(str, paths))
 
 
 def _scenes(root: Path) -> Photos | None:

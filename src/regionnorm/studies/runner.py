@@ -20,8 +20,8 @@ from typing import Any
 
 from regionnorm.imaging import atomic_path
 from regionnorm.report import Report, interval_label
-from regionnorm.studies.photos import StudyData
-from regionnorm.studies.plan import Run, Scale
+from regionnorm.studies.photos import StudyData, spread_photos
+from regionnorm.studies.plan import PhotoKind, Run, Scale
 from regionnorm.studies.results import RESULT, Result, read_curve
 from regionnorm.training.recipe import recipe_to_json
 
@@ -174,10 +174,11 @@ class Runner:
         self._write_plan(run, folder)
         photos = self.data.get(run.photos)
         train = ["train", str(folder / "recipe.json"), "--resume", "--out", str(folder)]
-        train += ["--data", photos.train, "--val", photos.val]
+        judges = self._judges(run.photos)
+        train += ["--data", photos.train, "--val", judges]
         self._call(run, "training", train, lock)
         (folder / "report.json").unlink(missing_ok=True)
-        measure = ["evaluate", str(folder / "weights.safetensors"), "--data", photos.val]
+        measure = ["evaluate", str(folder / "weights.safetensors"), "--data", judges]
         measure += ["--size", str(self.scale.size), "--metric", "none", "--report", str(folder)]
         if self.scale.limit is not None:
             measure += ["--limit", str(self.scale.limit)]
@@ -185,6 +186,17 @@ class Runner:
             measure += ["--masks", self.data.masks]
         self._call(run, "measuring", measure, lock)
         self._result(run, folder).save(folder)
+
+    def _judges(self, kind: PhotoKind) -> str:
+        """The photos to validate and measure on: the scale's choice as a list file, or all."""
+        val, limit = self.data.get(kind).val, self.scale.limit
+        if not self.scale.spread or limit is None:
+            return val
+        path = self.out / "lists" / f"{kind}-{limit}.txt"
+        names = spread_photos(val, limit)
+        with atomic_path(path) as temporary:
+            temporary.write_text("\n".join(names) + "\n", encoding="utf-8")
+        return str(path)
 
     def _call(self, run: Run, doing: str, arguments: list[str], lock: int | None) -> None:
         """Run a command of this program to its end, or stop it where all are to stop."""
@@ -258,6 +270,7 @@ class Runner:
             "masks": Path(masks).name,
             "size": self.scale.size,
             "limit": self.scale.limit,
+            **({"spread": True} if self.scale.spread else {}),
         }
 
     def _plan(self, run: Run) -> dict[str, Any]:
