@@ -26,8 +26,8 @@ from PIL import Image
 from torch import Tensor
 
 from regionnorm.devices import has_native_bfloat16
-from regionnorm.imaging import atomic_path
-from regionnorm.inpainter import Inpainter
+from regionnorm.files.whole import atomic_path
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.models import create_model
 from regionnorm.nn.precision import cast_convolutions
 

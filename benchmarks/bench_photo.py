@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from regionnorm.imaging import atomic_path
+from regionnorm.files.whole import atomic_path
 
 # What the figures are held against.
 TARGETS = {
@@ -59,8 +59,8 @@ def make_hole(width: int, height: int, *, third: bool) -> Image.Image:
 
 def fill(photo: Path, mask: Path, out: Path, repeat: int) -> None:
     """Fill in this process, and print CPU seconds of filling and peak memory as JSON."""
-    from regionnorm.inpainter import Inpainter
-    from regionnorm.mask_doctor import make_mask
+    from regionnorm.filling.inpainter import Inpainter
+    from regionnorm.masks.check import make_mask
     from regionnorm.photo import read_photo, write_photo
 
     inpainter = Inpainter()

@@ -30,22 +30,22 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
 import regionnorm as rn
-from regionnorm.data import INTERVALS, center_square_mask, evaluation_mask
+from regionnorm.files.formats import list_images
+from regionnorm.files.whole import atomic_path
+from regionnorm.filling.texture import STRENGTH, add_texture
 from regionnorm.imaging import (
-    atomic_path,
     composite,
     image_to_tensor,
-    list_images,
     mask_to_tensor,
     read_image,
     tensor_to_image,
     write_image,
 )
 from regionnorm.losses import FEATURE_DISTANCE_LAYERS, feature_distance
-from regionnorm.metrics import compute_metrics
+from regionnorm.masks import INTERVALS, center_square_mask, evaluation_mask
+from regionnorm.measuring.metrics import compute_metrics
+from regionnorm.measuring.report import interval_label
 from regionnorm.nn.vgg import ENVIRONMENT_VARIABLE, load_vgg19
-from regionnorm.report import interval_label
-from regionnorm.texture import STRENGTH, add_texture
 
 SIZE, GAP, HEADER = 256, 4, 22
 # Left, top and side of a square; None takes the largest one in the middle.

@@ -28,7 +28,7 @@ from PIL import Image
 
 from regionnorm.data import ImageSource, open_source
 from regionnorm.devices import pick_device
-from regionnorm.imaging import atomic_path
+from regionnorm.files.whole import atomic_path
 from regionnorm.recipes import get_recipe
 from regionnorm.training import Recipe
 from regionnorm.training.batches import Batch, Batches

@@ -25,10 +25,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import regionnorm as rn
-from regionnorm.data import GeneratedMasks, InpaintingDataset, open_source
-from regionnorm.evaluate import evaluate
-from regionnorm.imaging import atomic_path, composite
+from regionnorm.data import InpaintingDataset, open_source
+from regionnorm.files.whole import atomic_path
+from regionnorm.imaging import composite
 from regionnorm.losses import reconstruction_loss
+from regionnorm.masks import GeneratedMasks
+from regionnorm.measuring.evaluate import evaluate
 from regionnorm.nn import ConvertedNetwork
 
 TURN = 10  # steps of one side before the other's turn
@@ -68,7 +70,7 @@ class Side:
 
     @torch.no_grad()
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        """As :data:`regionnorm.evaluate.Filler`."""
+        """As :data:`regionnorm.measuring.evaluate.Filler`."""
         self.network.eval()
         output = self.predict(image, mask).clamp(0, 1)
         self.network.train()

@@ -27,7 +27,8 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 import regionnorm as rn
-from regionnorm.imaging import atomic_path, read_image, read_mask, write_image
+from regionnorm.files.whole import atomic_path
+from regionnorm.imaging import read_image, read_mask, write_image
 
 
 def main() -> int:

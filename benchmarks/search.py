@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from regionnorm.data import open_source
-from regionnorm.evaluate import evaluate, resolve_model
-from regionnorm.imaging import atomic_path
-from regionnorm.perceptual import make_metrics
+from regionnorm.files.whole import atomic_path
+from regionnorm.measuring.evaluate import evaluate, resolve_model
+from regionnorm.measuring.perceptual import make_metrics
 
 CALIBRATION = (4, 16)  # steps of two short runs; their difference has no start-up in it
 

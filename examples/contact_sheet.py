@@ -15,17 +15,17 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import regionnorm as rn
-from regionnorm.classical import classical_filler
-from regionnorm.data import evaluation_mask
+from regionnorm.files.formats import list_images
+from regionnorm.filling.classical import classical_filler
 from regionnorm.imaging import (
     composite,
     image_to_tensor,
-    list_images,
     mask_to_tensor,
     read_image,
     tensor_to_image,
     write_image,
 )
+from regionnorm.masks import evaluation_mask
 
 SIDE = 256
 GAP, HEADER = 6, 22

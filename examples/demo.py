@@ -21,17 +21,17 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 import regionnorm as rn
-from regionnorm.classical import classical_filler
-from regionnorm.data import free_form_mask, scratch_mask
+from regionnorm.files.whole import atomic_path
+from regionnorm.filling.classical import classical_filler
 from regionnorm.imaging import (
-    atomic_path,
     composite,
     image_to_tensor,
     mask_to_tensor,
     tensor_to_image,
     write_image,
 )
-from regionnorm.metrics import compute_metrics
+from regionnorm.masks import free_form_mask, scratch_mask
+from regionnorm.measuring.metrics import compute_metrics
 
 Fill = Callable[[Image.Image, Image.Image], Image.Image]
 

@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 import regionnorm as rn
-from regionnorm.classical import classical_filler
+from regionnorm.filling.classical import classical_filler
 from regionnorm.imaging import (
     composite,
     image_to_tensor,

@@ -16,10 +16,11 @@ import skimage.data
 from PIL import Image
 
 import regionnorm as rn
-from regionnorm.data import box_mask, ellipse_mask, free_form_mask
-from regionnorm.imaging import atomic_path, image_to_tensor, mask_to_tensor
-from regionnorm.inspect import LayerRecord, visit_layers
-from regionnorm.visualize import draw_inside, look_inside
+from regionnorm.files.whole import atomic_path
+from regionnorm.imaging import image_to_tensor, mask_to_tensor
+from regionnorm.inspecting.layers import LayerRecord, visit_layers
+from regionnorm.inspecting.look import draw_inside, look_inside
+from regionnorm.masks import box_mask, ellipse_mask, free_form_mask
 
 LONG_SIDE = 384
 CASES = {

@@ -100,7 +100,7 @@ def photo_folder(tmp_path: Path, make_photo: PhotoMaker) -> FolderMaker:
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small untrained network, which fills holes from their surroundings."""
-    from regionnorm.checkpoints import save_weights
+    from regionnorm.checkpoints.weights import save_weights
     from regionnorm.models import create_model
 
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"

@@ -15,9 +15,9 @@ import tomllib
 import typer
 from PIL import Image
 
-from regionnorm.checkpoints import save_weights
+from regionnorm.checkpoints.weights import save_weights
 from regionnorm.cli import app
-from regionnorm.inpainter import Inpainter
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.models import create_model
 
 RunCli = Callable[..., tuple[int, str, str]]
@@ -166,7 +166,7 @@ def test_code_of_a_page_runs_from_top_to_bottom(
         save_weights(released, target)
         return released
 
-    monkeypatch.setattr("regionnorm.checkpoints.convert_released", convert)
+    monkeypatch.setattr("regionnorm.checkpoints.weights.convert_released", convert)
     namespace: dict[str, object] = {}
     for language, code in blocks(page):
         if language == "python":

@@ -16,13 +16,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from regionnorm import imaging
+from regionnorm.files.formats import IMAGE_SUFFIXES, list_images
+from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import (
-    IMAGE_SUFFIXES,
     array_to_image,
-    atomic_path,
     composite,
     image_to_tensor,
-    list_images,
     mask_to_array,
     mask_to_tensor,
     read_image,

@@ -9,7 +9,10 @@ HEAVY = ("torch._dynamo", "torch._inductor", "lightning", "cv2", "skimage", "gra
 
 
 def test_filling_a_photo_loads_nothing_heavy() -> None:
-    code = f"import regionnorm.inpainter, sys; print(*(m for m in {HEAVY!r} if m in sys.modules))"
+    code = (
+        "import regionnorm.filling.inpainter, sys; "
+        f"print(*(m for m in {HEAVY!r} if m in sys.modules))"
+    )
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert loaded == []

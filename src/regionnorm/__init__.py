@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regionnorm import checkpoints as checkpoints
-    from regionnorm.checkpoints import load_pretrained
-    from regionnorm.inpainter import Inpainter
+    from regionnorm.checkpoints.weights import load_pretrained
+    from regionnorm.filling.inpainter import Inpainter
     from regionnorm.models import create_model, list_models
     from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d, convert_region_norm
     from regionnorm.ops import region_norm
@@ -38,13 +38,13 @@ __all__ = [
 # Where each name lives. They are imported on first use (PEP 562), so that `import regionnorm`
 # and `regionnorm --help` do not wait for torch.
 _HOMES = {
-    "Inpainter": "inpainter",
+    "Inpainter": "filling.inpainter",
     "LearnableRegionNorm2d": "nn",
     "RegionNorm2d": "nn",
     "convert_region_norm": "nn",
     "create_model": "models",
     "list_models": "models",
-    "load_pretrained": "checkpoints",
+    "load_pretrained": "checkpoints.weights",
     "region_norm": "ops",
 }
 

@@ -16,33 +16,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from regionnorm._files import (
-    IMAGE_SUFFIXES,
-    atomic_path,
-    decode,
-    format_of,
-    list_images,
-    save_image,
-)
+from regionnorm.files.formats import format_of
+from regionnorm.files.whole import decode, save_image
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "MASK_THRESHOLD",
     "array_to_image",
-    "atomic_path",
     "check_writable",
     "composite",
-    "decode",
-    "format_of",
     "image_to_tensor",
-    "list_images",
     "luma",
     "mask_to_array",
     "mask_to_tensor",
     "orientation_of",
     "read_image",
     "read_mask",
-    "save_image",
     "standardize",
     "supports_mode",
     "tensor_to_image",

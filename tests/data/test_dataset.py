@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from regionnorm.data.dataset import InpaintingDataset
-from regionnorm.data.images import ImageSource, UnreadableImageError, open_source
-from regionnorm.data.masks import CenterSquare, GeneratedMasks
+from regionnorm.data.sources import ImageSource, UnreadableImageError, open_source
+from regionnorm.masks.generated import CenterSquare, GeneratedMasks
 
 
 class Photos(ImageSource):

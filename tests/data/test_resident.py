@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from regionnorm.data import CenterSquare, InpaintingDataset, UnreadableImageError, open_source
+from regionnorm.data import InpaintingDataset, UnreadableImageError, open_source
 from regionnorm.data.resident import DoesNotFitError, ResidentPhotos, free_memory
+from regionnorm.masks import CenterSquare
 
 Folder = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.checkpoints import load_weights, save_weights
+from regionnorm.checkpoints.weights import load_weights, save_weights
 from regionnorm.models import EdgeConnect, EdgeDiscriminator, InpaintingModel, create_model
 from regionnorm.nn.edges import canny_edges, luminance
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionnorm.checkpoints import save_weights
+from regionnorm.checkpoints.weights import save_weights
 from regionnorm.models import create_model
 from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData

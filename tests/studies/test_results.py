@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from regionnorm.data import INTERVALS
-from regionnorm.report import interval_label
+from regionnorm.masks import INTERVALS
+from regionnorm.measuring.report import interval_label
 from regionnorm.studies import Section, figures, get_study, write_report
 from regionnorm.studies.figures import plot
 from regionnorm.studies.plan import Study

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regionnorm.models import create_model
-from regionnorm.studies.shift import (
+from regionnorm.studies.shift.measure import (
     PHOTO,
     ShiftCell,
     ShiftResult,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regionnorm.checkpoints import load_pretrained, read_metadata
+from regionnorm.checkpoints.weights import load_pretrained, read_metadata
 from regionnorm.recipes import get_recipe
 from regionnorm.training import Losses, Recipe, train
 from regionnorm.training.loop import learning_rate
@@ -231,7 +231,7 @@ def test_workers_do_not_change_the_weights(photo_folder: Folder, tmp_path: Path)
 @pytest.fixture
 def untrained_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """VGG-19 with random weights wherever a run loads it."""
-    from regionnorm import perceptual
+    from regionnorm.measuring import perceptual
     from regionnorm.nn.vgg import VGGFeatures
     from regionnorm.training import state
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regionnorm.checkpoints import load_pretrained
+from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.losses import gradient_penalty
 from regionnorm.models import WassersteinCritic
 from regionnorm.recipes import get_recipe

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.inpainter import Inpainter
 from regionnorm.web.examples import _drawn, write_examples
 from regionnorm.web.handlers import Handlers
 from regionnorm.web.session import HISTORY, Session, Store

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.inpainter import Inpainter
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 

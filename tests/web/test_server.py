@@ -19,8 +19,8 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.inpainter import Inpainter
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]

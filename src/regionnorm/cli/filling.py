@@ -111,8 +111,8 @@ def inpaint(
       regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
       regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
     """
-    from regionnorm.inpainter import Inpainter, inpaint_path
-    from regionnorm.mask_doctor import MaskOptions
+    from regionnorm.filling.inpainter import Inpainter, inpaint_path
+    from regionnorm.masks.check import MaskOptions
 
     # Without a result to write there is nothing to load a network for.
     inpainter = (
@@ -195,7 +195,7 @@ def serve_app(
       regionnorm app
       regionnorm app --host 0.0.0.0 --port 8000 --password secret
     """
-    from regionnorm.inpainter import Inpainter
+    from regionnorm.filling.inpainter import Inpainter
     from regionnorm.web import AppOptions, serve
 
     options = AppOptions(host, port, password, max_megapixels, max_queue)

@@ -36,7 +36,7 @@ def masks(
     Example:
       regionnorm masks --interval 0.2-0.3 --count 2000 --size 512 --seed 1 --out masks/
     """
-    from regionnorm.data import write_masks
+    from regionnorm.masks import write_masks
 
     area = None if interval is None else _interval(interval)
     with progress("masks") as on_progress:
@@ -99,7 +99,7 @@ def convert(
       regionnorm convert released.pth out.safetensors
       regionnorm inpaint photo.jpg --mask mask.png -o filled.png --model out.safetensors
     """
-    from regionnorm.checkpoints import convert_released
+    from regionnorm.checkpoints.weights import convert_released
 
     model = convert_released(released, output)
     count = sum(parameter.numel() for parameter in model.parameters())

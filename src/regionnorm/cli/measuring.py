@@ -79,11 +79,12 @@ def evaluate(
       regionnorm evaluate default ns telea --data photos/ --report out/report
       regionnorm evaluate runs/first/best.safetensors --data photos/ --masks masks/
     """
-    from regionnorm.data import MaskFolder, open_source
+    from regionnorm.data import open_source
     from regionnorm.devices import keep_freed_memory
-    from regionnorm.evaluate import evaluate as run
-    from regionnorm.evaluate import resolve_models
-    from regionnorm.perceptual import FrechetDistance, available, make_metrics
+    from regionnorm.masks import MaskFolder
+    from regionnorm.measuring.evaluate import evaluate as run
+    from regionnorm.measuring.evaluate import resolve_models
+    from regionnorm.measuring.perceptual import FrechetDistance, available, make_metrics
 
     keep_freed_memory()  # an eighth of a network's time here, as batches are all of one size
     wanted = available() if metrics is None else [name for name in metrics if name != "none"]
@@ -160,8 +161,8 @@ def visualize(
       regionnorm visualize photo.jpg --list-layers
       regionnorm visualize photo.jpg --mask mask.png --layer residual.5 -o block.png
     """
-    from regionnorm import visualize as visualizing
-    from regionnorm.mask_doctor import MaskOptions
+    from regionnorm.inspecting import look as visualizing
+    from regionnorm.masks.check import MaskOptions
 
     if list_layers:
         with quiet_decoders():

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from regionnorm.data.images import ImageSource, UnreadableImageError
-from regionnorm.data.masks import MIN_SIDE, MaskSampler
+from regionnorm.data.sources import ImageSource, UnreadableImageError
+from regionnorm.masks.generated import MIN_SIDE, MaskSampler
 
 # So many unreadable photos in a row of a shuffled source are no accident any more.
 _MAX_SKIPPED = 1000

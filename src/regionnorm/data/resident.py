@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from regionnorm.data.dataset import InpaintingDataset
-from regionnorm.data.images import ImageSource, UnreadableImageError
+from regionnorm.data.sources import ImageSource, UnreadableImageError
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]

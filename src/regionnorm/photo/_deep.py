@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from regionnorm._extras import require
-from regionnorm.imaging import atomic_path
+from regionnorm.files.whole import atomic_path
 from regionnorm.photo._metadata import colour_chunks, tiff_tags
 
 __all__ = ["head", "is_deep", "notes", "read", "to_8_bits", "turn", "write"]

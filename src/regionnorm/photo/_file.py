@@ -18,16 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from regionnorm.imaging import (
-    array_to_image,
-    decode,
-    format_of,
-    luma,
-    orientation_of,
-    save_image,
-    standardize,
-    supports_mode,
-)
+from regionnorm.files.formats import format_of
+from regionnorm.files.whole import decode, save_image
+from regionnorm.imaging import array_to_image, luma, orientation_of, standardize, supports_mode
 from regionnorm.photo import _colours, _deep
 from regionnorm.photo._metadata import kept_info, save_options
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from regionnorm.data import INTERVALS
+from regionnorm.masks import INTERVALS
 from regionnorm.studies.cost import ASSUMED_TFLOPS, gpu_hours
 from regionnorm.studies.figures import plot
 from regionnorm.studies.photos import StudyData
@@ -15,7 +15,7 @@ from regionnorm.studies.plan import Group, Run, Study
 from regionnorm.studies.results import Results
 from regionnorm.studies.runner import Runner, Status
 from regionnorm.studies.sections import Figure, Section, Table
-from regionnorm.studies.shift_section import shift_parts
+from regionnorm.studies.shift.section import shift_parts
 from regionnorm.studies.tables import make_tables, parameter_counts
 from regionnorm.training.recipe import with_overrides
 

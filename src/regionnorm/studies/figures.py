@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from regionnorm._extras import require
-from regionnorm.data import INTERVALS
-from regionnorm.imaging import atomic_path
-from regionnorm.report import interval_label
+from regionnorm.files.whole import atomic_path
+from regionnorm.masks import INTERVALS
+from regionnorm.measuring.report import interval_label
 from regionnorm.studies.plan import Group, Study
 from regionnorm.studies.published import ALL
 from regionnorm.studies.results import Results, Spread, spread

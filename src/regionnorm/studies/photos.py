@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionnorm.data.images import open_source
-from regionnorm.imaging import atomic_path
+from regionnorm.data.sources import open_source
+from regionnorm.files.whole import atomic_path
 from regionnorm.studies.plan import PhotoKind
 
 __all__ = ["Photos", "StudyData", "find_photos", "spread_photos"]

@@ -14,19 +14,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from regionnorm._extras import require
-from regionnorm.checkpoints import load_pretrained
-from regionnorm.data import (
-    ImageSource,
-    Interval,
-    center_square_mask,
-    evaluation_mask,
-    open_source,
-    scratch_mask,
-)
-from regionnorm.evaluate import Filler, resolve_model
+from regionnorm.checkpoints.weights import load_pretrained
+from regionnorm.data import ImageSource, open_source
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, tensor_to_image
-from regionnorm.inpainter import Inpainter
-from regionnorm.inspect import LayerRecord, inspect_layers
+from regionnorm.inspecting.layers import LayerRecord, inspect_layers
+from regionnorm.masks import Interval, center_square_mask, evaluation_mask, scratch_mask
+from regionnorm.measuring.evaluate import Filler, resolve_model
 from regionnorm.studies.figures import new_figure, save_figure
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.plan import Group, PhotoKind, Run, Study

@@ -10,7 +10,17 @@ from regionnorm.recipes import get_recipe
 from regionnorm.studies.published import Scores
 from regionnorm.training.recipe import Recipe
 
-__all__ = ["Group", "PhotoKind", "Run", "Scale", "Study", "mini_scale", "paper_scale", "small_scale"]
+__all__ = [
+    "Group",
+    "PhotoKind",
+    "Run",
+    "Scale",
+    "Study",
+    "make_run",
+    "mini_scale",
+    "paper_scale",
+    "small_scale",
+]
 
 PhotoKind = Literal["scenes", "faces"]
 """Places2's part or CelebA's part."""
@@ -246,7 +256,7 @@ def make_run(
     return Run(f"{photos}-{name}-seed{seed}", recipe, photos)
 
 
-_AS_RELEASED = {"stats": "batch", "track_running_stats": True}
+_AS_RELEASED: dict[str, str | bool] = {"stats": "batch", "track_running_stats": True}
 _THRESHOLD = 0.8  # the default of RN-L, so that t = 0.8 is the very run of other studies
 _RECIPES = {
     name: name

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regionnorm.imaging import atomic_path
+from regionnorm.files.whole import atomic_path
 from regionnorm.studies.plan import Group
 from regionnorm.studies.published import Scores
 

@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from regionnorm.imaging import atomic_path
-from regionnorm.report import Report, interval_label
+from regionnorm.files.whole import atomic_path
+from regionnorm.measuring.report import Report, interval_label
 from regionnorm.studies.photos import StudyData, spread_photos
 from regionnorm.studies.plan import PhotoKind, Run, Scale
 from regionnorm.studies.results import RESULT, Result, read_curve

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from regionnorm.imaging import atomic_path
+from regionnorm.files.whole import atomic_path
 
 __all__ = ["Figure", "Section", "Table", "read_sections", "write_report"]
 

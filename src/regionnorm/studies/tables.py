@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from regionnorm.data import INTERVALS
-from regionnorm.report import interval_label
+from regionnorm.masks import INTERVALS
+from regionnorm.measuring.report import interval_label
 from regionnorm.studies.plan import Group, Study
 from regionnorm.studies.published import ALL
 from regionnorm.studies.results import Results

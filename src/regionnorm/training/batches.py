@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from regionnorm.data import (
+from regionnorm.data import ImageSource, InpaintingDataset
+from regionnorm.data.resident import DoesNotFitError, ResidentPhotos
+from regionnorm.masks import (
     CenterSquare,
     GeneratedMasks,
-    ImageSource,
-    InpaintingDataset,
     MaskFolder,
     MaskSampler,
     center_square_mask,
 )
-from regionnorm.data.field_masks import field_masks
-from regionnorm.data.resident import DoesNotFitError, ResidentPhotos
+from regionnorm.masks.fields import field_masks
 from regionnorm.training.recipe import Recipe
 
 __all__ = ["Batch", "Batches", "mask_sampler"]

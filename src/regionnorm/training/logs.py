@@ -22,7 +22,8 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from regionnorm.imaging import atomic_path, composite, tensor_to_image, write_image
+from regionnorm.files.whole import atomic_path
+from regionnorm.imaging import composite, tensor_to_image, write_image
 
 __all__ = ["Logs", "Meter", "save_grid"]
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from regionnorm._extras import require
-from regionnorm.checkpoints import save_weights
+from regionnorm.checkpoints.weights import save_weights
 from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
-from regionnorm.evaluate import evaluate
-from regionnorm.imaging import atomic_path
-from regionnorm.perceptual import FeatureDistance, PairMetric
+from regionnorm.files.whole import atomic_path
+from regionnorm.measuring.evaluate import evaluate
+from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
 from regionnorm.training.clock import Clock
 from regionnorm.training.compiler import compiler_problem, without_compiler_errors

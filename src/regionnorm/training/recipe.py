@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from regionnorm.metrics import METRICS
+from regionnorm.measuring.metrics import METRICS
 
 __all__ = ["Losses", "Recipe", "recipe_from_json", "recipe_to_json", "with_overrides"]
 

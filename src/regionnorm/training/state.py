@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from regionnorm.checkpoints import load_pretrained
-from regionnorm.imaging import atomic_path
+from regionnorm.checkpoints.weights import load_pretrained
+from regionnorm.files.whole import atomic_path
 from regionnorm.models import InpaintingModel, create_model
 from regionnorm.nn.vgg import load_vgg19
 from regionnorm.training.recipe import Recipe

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import (
     image_to_tensor,
     mask_to_tensor,
@@ -23,9 +24,8 @@ from regionnorm.imaging import (
     tensor_to_image,
     write_image,
 )
-from regionnorm.inpainter import Inpainter
-from regionnorm.inspect import LearnedRegion, learned_regions
-from regionnorm.mask_doctor import make_mask
+from regionnorm.inspecting.layers import LearnedRegion, learned_regions
+from regionnorm.masks.check import make_mask
 from regionnorm.photo import read_photo
 from regionnorm.web.session import (
     Filled,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from regionnorm._extras import require
-from regionnorm.inpainter import Inpainter
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.web.app import build_app, make_theme, style
 from regionnorm.web.examples import write_examples
 from regionnorm.web.guard import Guard

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.filling.inpainter import Fill, inpaint_path
 from regionnorm.imaging import mask_to_array, read_image
-from regionnorm.inpainter import Fill, inpaint_path
 
 __all__ = [
     "HISTORY",

@@ -1,0 +1,197 @@
+"""Weights on disk: safetensors whose header says how to build the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import nn
+
+from regionnorm._extras import require
+from regionnorm.checkpoints.released import load_released
+from regionnorm.devices import pick_device
+from regionnorm.files.whole import atomic_path
+from regionnorm.models import InpaintingModel, create_model
+
+__all__ = [
+    "convert_released",
+    "load_pretrained",
+    "load_released",
+    "load_weights",
+    "packaged_weights",
+    "read_metadata",
+    "save_weights",
+]
+
+FORMAT = "regionnorm/1"
+HEADER = "regionnorm"
+HUB_FILE = "model.safetensors"
+
+
+def save_weights(
+    model: InpaintingModel,
+    path: str | Path,
+    *,
+    half: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Save a network's weights with all that is needed to build it again.
+
+    Args:
+        model: A network made by :func:`regionnorm.create_model`.
+        path: A ``.safetensors`` file; written under a temporary name first.
+        half: Store floating tensors in half precision.
+        metadata: More text for the header, such as the training step.
+
+    Raises:
+        ValueError: The network was not made by ``create_model``, or holds NaN or infinity.
+    """
+    if not model.name:
+        raise ValueError("only networks made by create_model can be saved: this one has no name")
+    tensors = {}
+    for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            value = value.to(torch.float16 if half else value.dtype)
+            if not torch.isfinite(value).all():
+                raise ValueError(f"{key} holds NaN or infinity; these weights are not worth saving")
+        # A dense copy: safetensors refuses tensors that share memory.
+        tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    header = {**(metadata or {}), "format": FORMAT, "model": model.name, "options": model.options}
+    with atomic_path(path) as temporary:
+        # One entry, because safetensors writes several in random order, and equal weights should
+        # be equal files; and bytes, because save_file makes files that only their owner can read.
+        text = json.dumps(header, sort_keys=True)
+        temporary.write_bytes(serialize(tensors, metadata={HEADER: text}))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the header of a weights file without its tensors.
+
+    Returns:
+        ``"model"`` (a name), ``"options"`` (its options), ``"format"``, and what was saved along.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a weights file of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(HEADER, "{}")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    try:
+        metadata: dict[str, Any] = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from error
+    if metadata.get("format") != FORMAT or not {"model", "options"} <= metadata.keys():
+        raise ValueError(
+            f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}, "
+            "as written by regionnorm"
+        )
+    return metadata
+
+
+def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu") -> InpaintingModel:
+    """Build the network that a weights file describes and load it, in float32, for inference.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a weights file of this package, or does not fit its own header.
+    """
+    metadata = read_metadata(path)
+    model = create_model(metadata["model"], **metadata["options"])
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path} does not fit a {metadata['model']!r} network: {first}") from error
+    return model.to(pick_device(device)).eval()
+
+
+def convert_released(source: str | Path, target: str | Path) -> InpaintingModel:
+    """Turn a checkpoint of the paper's authors into a weights file of this package.
+
+    Args:
+        source: The released ``.pth`` file.
+        target: A ``.safetensors`` file, replaced if it is there.
+
+    Returns:
+        The network that was written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not the released generator, or ``target`` has another suffix.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"{target} should end in .safetensors")
+    model = load_released(source)
+    save_weights(model, target, metadata={"source": Path(source).name})
+    return model
+
+
+def packaged_weights() -> dict[str, Path]:
+    """Weights that come with the package: name -> file."""
+    folder = Path(str(files("regionnorm"))) / "weights"
+    return {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
+
+
+def load_pretrained(
+    name_or_path: str | Path | None = None, *, device: str | torch.device | None = "cpu"
+) -> nn.Module:
+    """Load trained weights, ready to fill holes: ``model(image, mask) -> image``.
+
+    Args:
+        name_or_path: None or ``"default"``: the weights that come with the package, without any
+            network access. Another packaged name, a weights file, a training run's folder, or a
+            repository on the Hugging Face Hub as ``"owner/name"``.
+        device: Where the network goes; None picks the best device.
+
+    Raises:
+        ValueError: Nothing by that name.
+        ImportError: A hub repository was asked for without the ``hub`` extra.
+    """
+    packaged = packaged_weights()
+    name = "default" if name_or_path is None else str(name_or_path)
+    path = Path(name)
+    if name in packaged:
+        path = packaged[name]
+    elif path.is_dir():
+        path = _run_weights(path)
+    elif not path.is_file():
+        if name.count("/") != 1 or path.suffix:
+            choices = ", ".join(packaged) or "none"
+            raise ValueError(
+                f"no weights called {name!r}: expected a weights file, a training run's folder, "
+                f"a hub repository owner/name, or packaged weights ({choices})"
+            )
+        path = _download(name)
+    return load_weights(path, device=device)
+
+
+def _run_weights(folder: Path) -> Path:
+    """The best weights of a training run, else its latest."""
+    for name in ("best.safetensors", "weights.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder} holds no best.safetensors or weights.safetensors")
+
+
+def _download(repository: str) -> Path:
+    hub = require("huggingface_hub", extra="hub")
+    try:
+        return Path(hub.hf_hub_download(repository, HUB_FILE))
+    except Exception as error:
+        # The hub client raises many kinds of errors; a user needs one line.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ValueError(f"could not fetch {HUB_FILE} of {repository!r}: {reason}") from error

@@ -1,0 +1,73 @@
+"""Which files are images, by their names."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+__all__ = ["IMAGE_SUFFIXES", "format_of", "list_images", "register_plugins"]
+
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"}
+)
+"""File name endings, in lower case, that are taken for photos in a folder."""
+
+
+def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+    """Return the photos of a folder, sorted by path.
+
+    A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case. Hidden
+    files are left out: they are temporary files and what file managers leave behind.
+
+    Args:
+        folder: Where to look.
+        recursive: Look in the folders inside it too.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: ``folder`` is a file.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"there is no folder {root}; check the path")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is a file; give the folder that holds the photos")
+    found = root.rglob("*") if recursive else root.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+@cache
+def register_plugins() -> None:
+    """Let Pillow know all its formats, HEIC among them where its plug-in is installed."""
+    Image.init()
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+
+def format_of(path: Path) -> str:
+    """Return Pillow's name of the format that a suffix stands for.
+
+    Raises:
+        ValueError: The suffix belongs to no known format.
+    """
+    register_plugins()
+    suffix = path.suffix.lower()
+    format_name = Image.registered_extensions().get(suffix)
+    if suffix not in IMAGE_SUFFIXES or format_name is None:
+        raise ValueError(
+            f"cannot write {path}: {suffix or 'a name without suffix'} is no image format; "
+            "use .png, .jpg, .webp, .tif or .bmp"
+        )
+    return format_name

@@ -1,0 +1,160 @@
+"""Which photos there are, where their results go, and which mask is whose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from regionnorm.files.formats import list_images
+
+__all__ = [
+    "Job",
+    "check_paths",
+    "identity",
+    "make_folder",
+    "make_plan",
+    "mask_files",
+    "mask_finder",
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to fill.
+
+    Attributes:
+        photo: Where it is.
+        target: Where its result goes; None where nothing is filled.
+        name: Its path inside the folder of photos.
+        named_by_user: Whether the user named the target, whose format is then not ours to change.
+    """
+
+    photo: Path
+    target: Path | None
+    name: Path
+    named_by_user: bool = False
+
+    @property
+    def stem(self) -> Path:
+        """What its mask is called."""
+        return self.name.with_suffix("")
+
+
+def check_paths(source: Path, masks: Path | None, out: Path | None) -> None:
+    """Refuse places that do not exist, or that are given twice.
+
+    Raises:
+        FileNotFoundError: Photos or masks do not exist.
+        NotADirectoryError: The output of a folder of photos is a file.
+        ValueError: Two of the places are the same.
+    """
+    given = [(source, "photo or folder"), (masks, "mask or folder of masks")]
+    for path, what in given:
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"there is no {what} {path}; check the path")
+    if masks is not None and _same(source, masks):
+        raise ValueError(
+            f"{masks} is given as photos and as masks; keep the masks in another place"
+        )
+    for path, what in ((source, "photo"), (masks, "mask")):
+        if path is not None and out is not None and _same(path, out):
+            raise ValueError(f"the output {out} is also the {what} given; choose another place")
+    if out is not None and source.is_dir() and out.exists() and not out.is_dir():
+        raise NotADirectoryError(
+            f"the output {out} is a file; for a folder of photos name a folder"
+        )
+
+
+def make_plan(
+    source: Path, masks: Path | None, output: str | os.PathLike[str] | None, recursive: bool
+) -> list[Job]:
+    """List the photos and where their results go.
+
+    Raises:
+        ValueError: There are no photos.
+    """
+    out = None if output is None else Path(output)
+    if not source.is_dir():
+        into_folder = out is not None and (
+            out.is_dir() or not out.suffix or os.fspath(output or "").endswith(("/", os.sep))
+        )
+        target = out / source.name if out is not None and into_folder else out
+        return [Job(source, target, Path(source.name), named_by_user=not into_folder)]
+    # Masks and earlier results may lie inside the folder of photos; they are no photos.
+    root = source.resolve()
+    places = [path.resolve() for path in (masks, out) if path is not None]
+    others = [path for path in places if path.is_relative_to(root)]
+    photos = [
+        photo
+        for photo in list_images(source, recursive=recursive)
+        if not any((root / photo.relative_to(source)).is_relative_to(other) for other in others)
+    ]
+    if not photos:
+        raise ValueError(f"there are no photos in {source}; give a folder of .jpg, .png, ... files")
+    names = [photo.relative_to(source) for photo in photos]
+    return [
+        Job(photo, None if out is None else out / name, name)
+        for photo, name in zip(photos, names, strict=True)
+    ]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to.
+
+    Raises:
+        OSError: It cannot be made or written to.
+    """
+    # Before the first photo: a place that cannot be written to should not cost a run to find out.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another place"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder} cannot be written to; choose another place")
+
+
+def mask_files(masks: Path | None, recursive: bool) -> list[Path]:
+    """List the mask files: one, those of a folder, or none for a rule."""
+    if masks is None:
+        return []
+    return list_images(masks, recursive=recursive) if masks.is_dir() else [masks]
+
+
+def mask_finder(masks: Path, files: list[Path]) -> Callable[[Job], Path]:
+    """Return what finds a photo's mask; it raises OSError or ValueError where that is not clear."""
+    if not masks.is_dir():
+        return lambda job: masks
+    by_stem: dict[Path, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
+
+    def find(job: Job) -> Path:
+        found = by_stem.get(job.stem, [])
+        name = job.photo.name
+        if not found:
+            raise FileNotFoundError(
+                f"there is no mask {job.stem}.png (or .jpg, ...) in {masks}; add one"
+            )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            found = [path for path in found if path.name == name]
+            if not found:
+                raise ValueError(f"several masks fit it ({names}); keep one, or name one {name}")
+        return found[0]
+
+    return find
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return what two paths share that lead to one file."""
+    # Not the name: links, and upper and lower case, may hide that two names are one file.
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)

@@ -1,0 +1,134 @@
+"""Files read whole and checked, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from regionnorm.files.formats import register_plugins
+
+__all__ = [
+    "atomic_path",
+    "decode",
+    "save_image",
+]
+
+# A closed list: Pillow would otherwise also try formats that run other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # read with the plug-in pillow-heif
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file so that it is there whole or not at all.
+
+    Yields a temporary path in the same folder, with the same suffix, to an empty file that exists.
+    Leaving the block normally moves it to ``path``; an exception removes it. Missing parent
+    folders are made.
+
+    Example:
+        >>> with atomic_path("out/table.txt") as temporary:
+        ...     temporary.write_text("done")
+
+    Raises:
+        OSError: The place cannot be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file inside it")
+    # A short random name of its own: a name near the length limit must not overflow.
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.open("xb").close()
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def save_image(
+    image: Image.Image, target: Path, format_name: str, options: Mapping[str, Any]
+) -> None:
+    """Encode an image with Pillow's own options; the file appears whole or not at all.
+
+    Raises:
+        ValueError: Pillow refuses the mode or an option.
+        OSError: The place cannot be written to.
+    """
+    with atomic_path(target) as temporary:
+        try:
+            image.save(temporary, format=format_name, **options)
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            raise _cannot_write(target, error) from error
+
+
+def decode(path: Path, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
+    """Open and load an image file, and return what ``convert`` makes of image and open file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image, is damaged or cut short, is too large, or ``convert``
+            cannot use it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give an image file")
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}; check the path") from error
+    except OSError as error:
+        raise type(error)(f"cannot read {path}: {_reason(error)}") from error
+    with file:
+        image = _load(path, file)
+        try:
+            return convert(image, file)
+        except (ValueError, ImportError) as error:
+            raise type(error)(f"cannot use {path}: {_reason(error)}") from error
+
+
+def _load(path: Path, file: IO[bytes]) -> Image.Image:
+    try:
+        register_plugins()
+        image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path} has too many pixels to be decoded; make it smaller") from error
+    except UnidentifiedImageError as error:
+        advice = "use PNG, JPEG, WebP, TIFF or BMP"
+        if path.suffix.lower() in _HEIF_SUFFIXES and "HEIF" not in Image.OPEN:
+            advice = "for HEIC run: pip install pillow-heif"
+        raise ValueError(f"{path} is no image this program can read; {advice}") from error
+    except Exception as error:  # the decoders raise nearly anything on damaged files
+        raise ValueError(
+            f"{path} is damaged or cut short ({_reason(error)}); use an intact copy"
+        ) from error
+    return image
+
+
+def _cannot_write(path: Path, error: Exception) -> OSError | ValueError:
+    kind = OSError if isinstance(error, OSError) else ValueError
+    return kind(f"cannot write {path}: {_reason(error)}; choose another place")
+
+
+def _reason(error: Exception) -> str:
+    # str(OSError) repeats the path; strerror is only the reason. Always one line.
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

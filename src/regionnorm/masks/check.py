@@ -1,0 +1,265 @@
+"""Masks from files and rules, looked at before they are used.
+
+A wrong mask ruins a fill without any error: white and black exchanged, JPEG noise, another size.
+:func:`check_mask` stops where nothing sensible could come out, and says what looks odd otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from regionnorm.files.whole import decode
+from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
+from regionnorm.masks.regions import dilate_disk, dilate_square
+from regionnorm.masks.scratches import find_scratches
+from regionnorm.photo import Photo
+
+__all__ = [
+    "CheckedMask",
+    "MaskOptions",
+    "check_mask",
+    "is_mask_rule",
+    "make_mask",
+    "paint_preview",
+]
+
+Hole = npt.NDArray[np.bool_]
+
+_WHITE_SHARE = 0.6  # masks with more hole than this, border included, look inverted
+_WHITE_BORDER = 0.9
+_FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush leaves
+_SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
+_TOLERANCE = 24  # levels per channel between a colour key and a pixel that it takes
+_COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """What to do to a mask before it is used.
+
+    Attributes:
+        invert: Take black for hole.
+        dilate: Grow the hole by this many pixels.
+        fit: Scale a mask of another size to the photo's.
+    """
+
+    invert: bool = False
+    dilate: int = 0
+    fit: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dilate <= 1000:
+            raise ValueError(f"dilate is {self.dilate} pixels; give 0 to 1000")
+
+
+@dataclass(frozen=True)
+class CheckedMask:
+    """A mask fit for use.
+
+    Attributes:
+        hole: bool ``[H, W]``, neither empty nor full.
+        warnings: What looks odd, one line each.
+        opaque: Whether the hole is to become visible: it was made of transparent pixels.
+    """
+
+    hole: Hole
+    warnings: tuple[str, ...] = ()
+    opaque: bool = False
+
+
+def is_mask_rule(mask: str | os.PathLike[str]) -> bool:
+    """Return whether a mask is a rule: ``alpha``, ``auto:...`` or ``color:...``."""
+    text = os.fspath(mask)
+    return text == "alpha" or text.startswith(("auto:", "color:"))
+
+
+def make_mask(
+    photo: Photo, mask: str | os.PathLike[str], options: MaskOptions | None = None
+) -> CheckedMask:
+    """Make and check a photo's mask.
+
+    Args:
+        photo: What the mask is for.
+        mask: A mask file; or a rule: ``alpha`` takes the pixels that are more transparent than
+            not, ``auto:scratches`` what :func:`~regionnorm.masks.scratches.find_scratches` finds,
+            ``color:#ff00ff`` the pixels of that colour, to within 24 levels per channel or as
+            many as given (``color:#ff00ff~60``).
+        options: What to do to the mask.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: It is no mask, no known rule, or fails :func:`check_mask`.
+    """
+    options = options or MaskOptions()
+    text = os.fspath(mask)
+    if not is_mask_rule(text):
+        read = decode(Path(text), lambda image, _: _read_levels(image))
+        return check_mask(read[0], photo.size, options, notes=read[1])
+    if text == "alpha":
+        hole, notes = _from_alpha(photo)
+    elif text == "auto:scratches":
+        hole, notes = find_scratches(photo.colours()), ()
+        if not hole.any():
+            raise ValueError("no scratches were found; paint a mask instead")
+    else:
+        hole, notes = _from_colour(photo, text), ()
+    checked = check_mask(hole, photo.size, options, notes=notes)
+    return CheckedMask(checked.hole, checked.warnings, opaque=text == "alpha")
+
+
+def check_mask(
+    mask: Image.Image | npt.NDArray[Any],
+    size: tuple[int, int],
+    options: MaskOptions | None = None,
+    *,
+    notes: tuple[str, ...] = (),
+) -> CheckedMask:
+    """Check a mask against a photo's size, and prepare it.
+
+    Args:
+        mask: An image, or an array ``[H, W]``, as :func:`~regionnorm.imaging.mask_to_array` takes.
+        size: The upright photo's width and height.
+        options: What to do to the mask.
+        notes: Warnings so far.
+
+    Raises:
+        ValueError: The size is another and ``fit`` is not set, or the hole is empty or full.
+    """
+    options = options or MaskOptions()
+    warnings = list(notes)
+    if isinstance(mask, Image.Image):
+        mask, more = _read_levels(mask)
+        warnings += more
+    if mask.shape[:2] != (size[1], size[0]):
+        mask = _fit(mask, size, options, warnings)
+    hole = mask_to_array(mask)
+    warnings += _soft_edges(mask, hole)
+    if options.invert:
+        hole = ~hole
+    elif _looks_inverted(hole):
+        warnings.append(
+            f"{hole.mean():.0%} of the mask is white, its border too: it looks inverted; "
+            "white is filled, and --invert-mask exchanges white and black"
+        )
+    if not hole.any():
+        raise ValueError("the mask is black everywhere; paint what should be filled white")
+    if options.dilate:
+        hole = dilate_disk(hole, options.dilate)
+    if hole.all():
+        raise ValueError("the mask is white everywhere; leave black what should be kept")
+    return CheckedMask(hole, tuple(warnings))
+
+
+def paint_preview(photo: Photo, hole: Hole) -> Image.Image:
+    """Return the photo with its hole in red, RGB: what is about to be filled."""
+    colours = photo.colours()
+    shown = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    shown = shown.copy()
+    shown[hole] = shown[hole] // 3 + np.array([170, 0, 0], np.uint8)
+    return Image.fromarray(shown)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _read_levels(image: Image.Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """A mask's brightness, uint8 ``[H, W]``, and what is odd about its colours."""
+    upright = standardize(image)
+    colour = upright.convert("RGB")
+    if upright.mode in ("LA", "RGBA"):
+        alpha = np.asarray(upright.getchannel("A"))
+        # A brush on a transparent layer leaves one colour, and the strokes in the alpha channel.
+        if len(colour.getcolors(2) or (0, 0)) == 1 and alpha.min() != alpha.max():
+            return alpha, ("the mask has one colour only; its opaque pixels are taken for white",)
+    gray = np.asarray(upright if upright.mode == "L" else colour.convert("L"))
+    if upright.mode not in ("L", "LA"):
+        levels = np.asarray(colour)
+        spread = levels.max(2).astype(np.int16) - levels.min(2)
+        if (spread > 64).mean() > 0.001:
+            return gray, ("the mask is in colour; its brightness above 127 of 255 is the hole",)
+    return gray, ()
+
+
+def _fit(
+    mask: npt.NDArray[Any], size: tuple[int, int], options: MaskOptions, warnings: list[str]
+) -> npt.NDArray[np.uint8]:
+    height, width = mask.shape[:2]
+    if not options.fit:
+        turned = " (it lies on its side: was the photo turned since?)" * ((height, width) == size)
+        raise ValueError(
+            f"the mask is {width}x{height} but the upright photo is {size[0]}x{size[1]}{turned}; "
+            "give a mask of the photo's size, or --fit-mask to scale it"
+        )
+    if abs(width * size[1] / (height * size[0]) - 1) > _SHAPE_TOLERANCE:
+        warnings.append(
+            f"the mask is {width}x{height}, another shape than the photo's {size[0]}x{size[1]}; "
+            "it is stretched"
+        )
+    levels = mask if mask.dtype == np.uint8 and mask.max() > 1 else mask_to_array(mask) * 255
+    scaled = Image.fromarray(levels.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    # Its edges are soft from scaling, which says nothing about the file.
+    return (np.asarray(scaled) > 255 * MASK_THRESHOLD).astype(np.uint8) * 255
+
+
+def _soft_edges(mask: npt.NDArray[Any], hole: Hole) -> list[str]:
+    """Say whether a mask of levels has grays, and of what kind."""
+    if mask.dtype != np.uint8 or mask.max(initial=0) <= 1:
+        return []
+    gray = (mask > 0) & (mask < 255)
+    if not gray.any():
+        return []
+    edge = dilate_square(hole, 2) & dilate_square(~hole, 2)
+    if (gray & ~edge).mean() > _FUZZ_SHARE:
+        return [
+            f"{gray.mean():.1%} of the mask's pixels are neither black nor white (JPEG noise or a "
+            "soft brush); those above 127 are filled: save masks as PNG, or add --dilate 2"
+        ]
+    return ["the mask's edges are soft; pixels above 127 are filled, --dilate 1 takes the rest too"]
+
+
+def _looks_inverted(hole: Hole) -> bool:
+    border = np.concatenate([hole[0], hole[-1], hole[:, 0], hole[:, -1]])
+    return bool(hole.mean() > _WHITE_SHARE and border.mean() > _WHITE_BORDER)
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+def _from_alpha(photo: Photo) -> tuple[Hole, tuple[str, ...]]:
+    alpha = photo.alpha()
+    if alpha is None or (alpha == 255).all():
+        raise ValueError("the photo has no transparent pixels to fill; give a mask file")
+    partly = int(((alpha > 255 * MASK_THRESHOLD) & (alpha < 255)).sum())
+    note = f"{partly} pixels are partly transparent and stay so; --dilate takes those at the edge"
+    return alpha <= 255 * MASK_THRESHOLD, (note,) if partly else ()
+
+
+def _from_colour(photo: Photo, rule: str) -> Hole:
+    match = _COLOUR_RULE.fullmatch(rule)
+    if match is None:
+        raise ValueError(
+            f"mask {rule!r} is no rule that is known; "
+            "use alpha, auto:scratches, color:#ff00ff, or a file (./name)"
+        )
+    wanted = np.array([int(match[1][at : at + 2], 16) for at in (0, 2, 4)], np.int16)
+    tolerance = _TOLERANCE if match[2] is None else int(match[2])
+    colours = photo.colours()
+    levels = colours if colours.dtype == np.uint8 else colours >> 8
+    hole = np.ones(levels.shape[:2], bool)
+    for channel in range(3):
+        hole &= abs(levels[:, :, channel].astype(np.int16) - wanted[channel]) <= tolerance
+    if not hole.any():
+        raise ValueError(
+            f"no pixel of the photo is #{match[1].lower()} to within {tolerance} levels; "
+            f"allow more with color:#{match[1].lower()}~{min(255, 2 * tolerance + 16)}"
+        )
+    return hole

@@ -1,0 +1,1 @@
+"""How good fills are: measures, evaluation, tables."""

@@ -1,0 +1,111 @@
+"""Weights files: what is saved is what is loaded, and strangers' files are refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from regionnorm.checkpoints.weights import (
+    load_pretrained,
+    load_weights,
+    packaged_weights,
+    read_metadata,
+    save_weights,
+)
+from regionnorm.models import create_model, list_models
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_survives_the_round_trip(name: str, tmp_path: Path) -> None:
+    model = create_model(name, width=4)
+    save_weights(model, tmp_path / "model.safetensors")
+    again = load_weights(tmp_path / "model.safetensors")
+    assert (again.name, again.options) == (model.name, model.options)
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+    assert not again.training
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path) -> None:
+    model = create_model("rn", width=8, blocks=2)
+    save_weights(model, tmp_path / "full.safetensors")
+    save_weights(model, tmp_path / "half.safetensors", half=True)
+    full, half = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half"))
+    assert half < 0.6 * full
+    parameters = list(load_weights(tmp_path / "half.safetensors").parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in parameters)
+
+
+def test_metadata_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(create_model("rn", width=4, blocks=0), path, metadata={"step": "7"})
+    metadata = read_metadata(path)
+    assert metadata["step"] == "7"
+    assert metadata["model"] == "rn"
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    model = create_model("rn", width=4, blocks=1)
+    metadata = {name: name for name in "abcdefgh"}
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for file in files:
+        save_weights(model, file, metadata=metadata)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_nan_weights_are_not_saved(tmp_path: Path) -> None:
+    model = create_model("rn", width=4, blocks=0)
+    model.output.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="output.weight holds NaN"):
+        save_weights(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_made_elsewhere_are_refused(tmp_path: Path) -> None:
+    from regionnorm.models import RNGenerator
+
+    with pytest.raises(ValueError, match="create_model"):
+        save_weights(RNGenerator(width=4), tmp_path / "model.safetensors")
+
+
+def test_files_of_strangers_are_refused_in_one_line(tmp_path: Path) -> None:
+    garbage, foreign = tmp_path / "garbage.safetensors", tmp_path / "foreign.safetensors"
+    garbage.write_bytes(b"not a safetensors file at all")
+    save_file({"x": torch.zeros(1)}, foreign)
+    mismatched = tmp_path / "mismatched.safetensors"
+    header = '{"format": "regionnorm/1", "model": "rn", "options": {"width": 4}}'
+    save_file({"x": torch.zeros(1)}, mismatched, metadata={"regionnorm": header})
+    damaged = tmp_path / "damaged.safetensors"
+    save_file({"x": torch.zeros(1)}, damaged, metadata={"regionnorm": "{"})
+    for path in (garbage, foreign, mismatched, damaged):
+        with pytest.raises(ValueError, match=path.name) as caught:
+            load_pretrained(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_say_what_would_work() -> None:
+    with pytest.raises(ValueError, match="expected a weights file"):
+        load_pretrained("no/such/file.safetensors")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_weights("nowhere.safetensors")
+
+
+def test_a_runs_folder_gives_its_best_weights(tmp_path: Path) -> None:
+    for name, width in (("weights", 4), ("best", 8)):
+        save_weights(create_model("rn", width=width, blocks=0), tmp_path / f"{name}.safetensors")
+    model = load_pretrained(tmp_path)
+    assert model.options["width"] == 8
+
+
+def test_default_weights_come_with_the_package_and_fill_a_hole() -> None:
+    assert "default" in packaged_weights()
+    assert packaged_weights()["default"].stat().st_size < 25e6
+    model = load_pretrained()
+    image = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 24:40, 24:40] = 1
+    output = model(image, mask)
+    assert ((output - image) * mask).abs().mean() / mask.mean() < 0.05

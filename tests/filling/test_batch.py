@@ -1,0 +1,271 @@
+"""Folders: several photos at once, what exists, reports, masks by rule."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionnorm.filling.batch import BatchReport, inpaint_path
+from regionnorm.imaging import read_image, read_mask
+from regionnorm.masks.check import MaskOptions
+
+Maker = Callable[..., Image.Image]
+
+
+def red(photo: Image.Image, hole: np.ndarray) -> Image.Image:
+    return Image.new("RGB", photo.size, (255, 0, 51))
+
+
+@pytest.fixture
+def folders(tmp_path: Path, make_photo: Maker, make_mask: Maker) -> tuple[Path, Path]:
+    """Six photos of several formats, and a mask each."""
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    for number, suffix in enumerate((".png", ".jpg", ".tif", ".webp", ".bmp", ".gif")):
+        photo = make_photo(40 + number, 30, seed=number)
+        (photo.quantize() if suffix == ".gif" else photo).save(photos / f"{number}{suffix}")
+        make_mask(40 + number, 30).save(masks / f"{number}.png")
+    return photos, masks
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- several at once, and once more --------------------------------------------------------------
+
+
+def test_several_jobs_give_what_one_gives(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    reports = [inpaint_path(red, *folders, tmp_path / f"out{n}", jobs=n) for n in (1, 4)]
+    assert [path.name for path in reports[0].done] == [path.name for path in reports[1].done]
+    for path in reports[0].done:
+        assert path.read_bytes() == (tmp_path / "out4" / path.name).read_bytes()
+
+
+def test_no_more_photos_are_worked_on_than_jobs(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    lock, busy, most = threading.Lock(), 0, 0
+    both = threading.Barrier(2, timeout=30)
+
+    def counted(photo: Image.Image, hole: np.ndarray) -> Image.Image:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        both.wait()  # six photos, two at a time
+        with lock:
+            busy -= 1
+        return red(photo, hole)
+
+    assert len(inpaint_path(counted, *folders, tmp_path / "out", jobs=2).done) == 6
+    assert most == 2
+
+
+def test_what_exists_is_skipped_and_the_rest_filled(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    out = tmp_path / "out"
+    calls = 0
+
+    def stops(photo: Image.Image, hole: np.ndarray) -> Image.Image:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return red(photo, hole)
+
+    with pytest.raises(KeyboardInterrupt):
+        inpaint_path(stops, *folders, out)
+    first = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert len(first) == 3
+    report = inpaint_path(red, *folders, out)
+    assert [path.name for path in report.skipped] == ["0.png", "1.jpg", "2.tif"]
+    assert [path.name for path in report.done] == ["3.webp", "4.bmp", "5.gif"]
+    assert all(path.stat().st_mtime_ns == time for path, time in first.items())
+    assert len(inpaint_path(red, *folders, out, overwrite=True).done) == 6
+
+
+def test_originals_are_never_touched(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    files = [path for folder in folders for path in folder.iterdir()]
+    before = {path: path.read_bytes() for path in files}
+    inpaint_path(red, *folders, tmp_path / "out", jobs=3, overwrite=True)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def test_the_report_has_a_line_for_each_photo(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (folders[0] / "1.jpg").write_bytes(b"no photo")
+    (folders[1] / "2.png").unlink()
+    report = tmp_path / "new" / "report.csv"
+    inpaint_path(red, *folders, tmp_path / "out", report=report, jobs=2)
+    by_name = {Path(row["photo"]).name: row for row in rows(report)}
+    assert len(by_name) == 6
+    good = by_name["0.png"]
+    assert (good["status"], good["width"], good["height"]) == ("filled", "40", "30")
+    assert good["result"] == str(tmp_path / "out" / "0.png")
+    assert 10 < float(good["hole_percent"]) < 20
+    assert by_name["1.jpg"]["status"] == "failed"
+    assert "no image" in by_name["1.jpg"]["message"]
+    assert "no mask 2.png" in by_name["2.tif"]["message"]
+
+
+def test_a_second_run_adds_to_the_report(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    report = tmp_path / "report.csv"
+    for _ in range(2):
+        inpaint_path(red, *folders, tmp_path / "out", report=report)
+    assert [row["status"] for row in rows(report)] == ["filled"] * 6 + ["skipped"] * 6
+
+
+def test_another_file_is_never_taken_for_a_report(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    for content in (b"dear diary\n", bytes(range(256))):
+        (tmp_path / "diary.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"diary\.csv exists and is no report"):
+            inpaint_path(red, *folders, tmp_path / "out", report=tmp_path / "diary.csv")
+        assert (tmp_path / "diary.csv").read_bytes() == content
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def test_what_the_mask_doctor_says_comes_back_as_data(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    make_photo(64, 48).save(tmp_path / "a.png")
+    make_mask(64, 48).save(tmp_path / "mask.jpg", quality=50)
+    report = inpaint_path(red, tmp_path / "a.png", tmp_path / "mask.jpg", tmp_path / "b.png")
+    [(photo, warning)] = report.warnings
+    assert photo == tmp_path / "a.png"
+    assert "JPEG noise" in warning
+
+
+def test_options_reach_the_mask(tmp_path: Path, make_photo: Maker, make_mask: Maker) -> None:
+    make_photo(64, 48).save(tmp_path / "a.png")
+    make_mask(32, 24).save(tmp_path / "mask.png")
+    options = MaskOptions(dilate=3, fit=True)
+    inpaint_path(
+        red, tmp_path / "a.png", tmp_path / "mask.png", tmp_path / "b.png", mask_options=options
+    )
+    filled = (np.asarray(read_image(tmp_path / "b.png")) == [255, 0, 51]).all(2)
+    plain = np.asarray(make_mask(64, 48)) > 0
+    assert plain.sum() < filled.sum() < 2 * plain.sum()
+
+
+def test_a_rule_makes_a_mask_for_every_photo(tmp_path: Path, make_photo: Maker) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        photo = make_photo(60, 40, seed=number)
+        photo.paste((0, 255, 0), (5 * number, 5, 5 * number + 9, 20))
+        photo.save(folder / f"{number}.png")
+    report = inpaint_path(
+        red,
+        folder,
+        "color:#00ff00~0",
+        tmp_path / "out",
+        save_mask=tmp_path / "masks",
+        preview=tmp_path / "shown",
+    )
+    assert len(report.done) == 3
+    hole = read_mask(tmp_path / "masks" / "1.png")
+    assert hole.sum() == 9 * 15 and hole[5:20, 5:14].all()
+    assert read_image(tmp_path / "shown" / "2.png").size == (60, 40)
+    # The saved masks serve as a folder of masks.
+    again = inpaint_path(red, folder, tmp_path / "masks", tmp_path / "again")
+    assert [a.read_bytes() for a in again.done] == [b.read_bytes() for b in report.done]
+
+
+def test_transparent_pixels_become_visible(tmp_path: Path, make_photo: Maker) -> None:
+    photo = make_photo(40, 30, "RGBA")
+    alpha = Image.new("L", (40, 30), 255)
+    alpha.paste(0, (10, 10, 20, 20))
+    photo.putalpha(alpha)
+    photo.save(tmp_path / "a.png")
+    inpaint_path(red, tmp_path / "a.png", "alpha", tmp_path / "b.png")
+    result = np.asarray(read_image(tmp_path / "b.png"))
+    assert (result[..., 3] == 255).all()
+    assert (result[10:20, 10:20, :3] == [255, 0, 51]).all()
+
+
+def test_mask_and_preview_are_saved_without_filling(tmp_path: Path, make_photo: Maker) -> None:
+    photo = make_photo(60, 40)
+    photo.paste((0, 255, 0), (5, 5, 15, 15))
+    photo.save(tmp_path / "a.png")
+
+    def never(photo: Image.Image, hole: np.ndarray) -> Image.Image:
+        pytest.fail("the model ran")
+
+    places = {"save_mask": tmp_path / "mask.png", "preview": tmp_path / "shown.jpg"}
+    report = inpaint_path(never, tmp_path / "a.png", "color:#00ff00", None, **places)
+    assert report == BatchReport()
+    assert read_mask(tmp_path / "mask.png").sum() == 100
+    assert read_image(tmp_path / "shown.jpg").size == (60, 40)
+    with pytest.raises(ValueError, match="nothing to write"):
+        inpaint_path(never, tmp_path / "a.png", "color:#00ff00", None)
+
+
+def test_a_mask_or_a_preview_never_replaces_a_file(tmp_path: Path, make_photo: Maker) -> None:
+    photo = make_photo(60, 40)
+    photo.paste((0, 255, 0), (5, 5, 15, 15))
+    photo.save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    for option in ("save_mask", "preview"):
+        for overwrite in (False, True):
+            report = inpaint_path(
+                red,
+                tmp_path / "a.png",
+                "color:#00ff00",
+                tmp_path / "b.png",
+                overwrite=overwrite,
+                **{option: tmp_path / "a.png"},
+            )
+            assert "a.png" in report.failed[0][1]
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"jobs": 0}, "jobs is 0"), ({"quality": 101}, "quality is 101")]
+)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, folders: tuple[Path, Path], options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        inpaint_path(red, *folders, tmp_path / "out", **options)
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def test_16_bit_photos_stay_so_with_any_filler(tmp_path: Path, make_mask: Maker) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (30, 40)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    report = inpaint_path(red, tmp_path / "a.png", tmp_path / "mask.png", tmp_path / "b.png")
+    hole = read_mask(tmp_path / "mask.png")
+    with Image.open(report.done[0]) as image:
+        values = np.asarray(image)
+    assert values.dtype == np.uint16
+    assert np.array_equal(values[~hole], deep[~hole])
+    assert set(values[hole]) == {21089}  # the luma of the red in 16 bits
+
+
+def test_an_animation_says_that_its_first_frame_is_filled(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    frames = [make_photo(40, 30, seed=number).quantize() for number in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    report = inpaint_path(red, tmp_path / "a.gif", tmp_path / "mask.png", tmp_path / "b.gif")
+    assert "only the first" in report.warnings[0][1]
+    with Image.open(report.done[0]) as image:
+        assert (image.format, image.n_frames) == ("GIF", 1)

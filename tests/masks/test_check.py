@@ -1,0 +1,203 @@
+"""Masks are looked at before they are used, and made by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from regionnorm.masks.check import (
+    CheckedMask,
+    MaskOptions,
+    check_mask,
+    is_mask_rule,
+    make_mask,
+    paint_preview,
+)
+from regionnorm.photo import Photo
+
+Maker = Callable[..., Image.Image]
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    assert str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def disk(width: int = 120, height: int = 90) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).ellipse((width // 4, height // 4, width // 2, height // 2), fill=255)
+    return mask
+
+
+def check(mask: Image.Image, size: tuple[int, int] = (120, 90), **options: object) -> CheckedMask:
+    return check_mask(mask, size, MaskOptions(**options))  # type: ignore[arg-type]
+
+
+# --- what looks odd ------------------------------------------------------------------------------
+
+
+def test_a_clean_mask_passes_without_a_word() -> None:
+    checked = check(disk())
+    assert checked.warnings == ()
+    assert np.array_equal(checked.hole, np.asarray(disk()) > 127)
+
+
+def test_jpeg_noise_is_said(tmp_path: Path) -> None:
+    disk().save(tmp_path / "mask.jpg", quality=60)
+    checked = make_mask(Photo.from_image(disk()), tmp_path / "mask.jpg")
+    [warning] = checked.warnings
+    assert "JPEG noise" in warning and "--dilate 2" in warning
+    assert (checked.hole != (np.asarray(disk()) > 127)).mean() < 0.01
+
+
+def test_soft_edges_are_said_and_told_from_noise() -> None:
+    [warning] = check(disk().filter(ImageFilter.SMOOTH)).warnings
+    assert "edges are soft" in warning and "--dilate 1" in warning
+
+
+def test_a_mask_that_looks_inverted_is_said_and_inverted_on_request() -> None:
+    inverted = Image.fromarray(255 - np.asarray(disk()))
+    checked = check(inverted)
+    assert any("looks inverted" in warning for warning in checked.warnings)
+    assert "--invert-mask" in checked.warnings[0]
+    repaired = check(inverted, invert=True)
+    assert repaired == CheckedMask(repaired.hole)
+    assert np.array_equal(repaired.hole, np.asarray(disk()) > 127)
+
+
+def test_a_large_hole_with_a_black_border_is_not_taken_for_inverted() -> None:
+    mask = Image.new("L", (120, 90))
+    ImageDraw.Draw(mask).rectangle((6, 6, 113, 83), fill=255)
+    assert check(mask).warnings == ()
+
+
+def test_coloured_masks_are_said() -> None:
+    photo = Image.new("RGB", (120, 90), (200, 30, 30))
+    photo.paste((255, 255, 255), (20, 20, 60, 60))
+    assert "in colour" in check(photo).warnings[0]
+
+
+def test_strokes_on_a_transparent_layer_are_the_hole() -> None:
+    layer = Image.new("RGBA", (120, 90), (255, 255, 255, 0))
+    layer.putalpha(disk())
+    checked = check(layer)
+    assert "opaque pixels" in checked.warnings[0]
+    assert np.array_equal(checked.hole, np.asarray(disk()) > 127)
+
+
+# --- what stops ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "words"),
+    [
+        (Image.new("L", (120, 90)), {}, "black everywhere"),
+        (Image.new("L", (120, 90), 255), {}, "white everywhere"),
+        (Image.new("L", (120, 90), 255), {"invert": True}, "black everywhere"),
+        (disk(), {"dilate": 200}, "white everywhere"),
+        (disk(60, 45), {}, "mask is 60x45 but the upright photo is 120x90.*--fit-mask"),
+        (disk(90, 120), {}, "lies on its side"),
+    ],
+)
+def test_masks_that_cannot_work_are_refused_in_one_line(
+    mask: Image.Image, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        check(mask, **options)
+    one_line(error)
+
+
+def test_a_negative_dilation_is_refused() -> None:
+    with pytest.raises(ValueError, match="dilate is -1"):
+        MaskOptions(dilate=-1)
+
+
+# --- what is done to it --------------------------------------------------------------------------
+
+
+def test_dilate_grows_the_hole_by_that_many_pixels() -> None:
+    mask = np.zeros((41, 41), bool)
+    mask[20, 20] = True
+    grown = check_mask(mask, (41, 41), MaskOptions(dilate=7)).hole
+    y, x = np.nonzero(grown)
+    assert np.hypot(y - 20, x - 20).max() <= 7
+    assert grown[20, 27] and grown[13, 20] and not grown[20, 28]
+
+
+def test_fit_scales_a_mask_and_says_when_its_shape_differs() -> None:
+    checked = check(disk(60, 45), fit=True)
+    assert checked.hole.shape == (90, 120)
+    assert checked.warnings == ()
+    assert (checked.hole != (np.asarray(disk()) > 127)).mean() < 0.01
+    [warning] = check(disk(60, 60), fit=True).warnings
+    assert "stretched" in warning
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+def test_rules_are_told_from_files() -> None:
+    assert all(is_mask_rule(rule) for rule in ("alpha", "auto:scratches", "color:#ff00ff"))
+    assert not any(is_mask_rule(name) for name in ("mask.png", "./alpha", Path("a/alpha")))
+
+
+def test_alpha_takes_transparent_pixels_and_makes_them_visible(make_photo: Maker) -> None:
+    photo = make_photo(60, 40, "RGBA")
+    alpha = np.full((40, 60), 255, np.uint8)
+    alpha[10:20, 10:30] = 0
+    alpha[20, 10:30] = 200
+    photo.putalpha(Image.fromarray(alpha))
+    checked = make_mask(Photo.from_image(photo), "alpha")
+    assert checked.opaque
+    assert np.array_equal(checked.hole, alpha == 0)
+    assert "20 pixels are partly transparent" in checked.warnings[0]
+    with pytest.raises(ValueError, match="no transparent pixels"):
+        make_mask(Photo.from_image(make_photo(60, 40)), "alpha")
+
+
+@pytest.mark.parametrize("rule", ["color:#ff00ff", "color:FF00FF", "color:#ff00ff~0"])
+def test_a_colour_key_takes_pixels_of_that_colour(make_photo: Maker, rule: str) -> None:
+    photo = make_photo(60, 40)
+    photo.paste((255, 0, 255), (5, 5, 25, 15))
+    hole = make_mask(Photo.from_image(photo), rule).hole
+    assert hole[5:15, 5:25].all()
+    assert hole.sum() == 200
+
+
+def test_a_colour_key_finds_its_colour_after_jpeg(make_photo: Maker, tmp_path: Path) -> None:
+    photo = make_photo(160, 120)
+    photo.paste((255, 0, 255), (16, 16, 96, 64))
+    photo.save(tmp_path / "a.jpg", quality=85)
+    with Image.open(tmp_path / "a.jpg") as image:
+        hole = make_mask(Photo.from_image(image), "color:#ff00ff~60").hole
+    assert hole[18:62, 18:94].mean() > 0.99
+    assert hole.sum() < 1.1 * 80 * 48
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("color:#ff00f", "no rule that is known"),
+        ("color:magenta", "no rule that is known"),
+        ("auto:people", "no rule that is known"),
+        ("color:#00ff00", "no pixel of the photo is #00ff00.*color:#00ff00~64"),
+    ],
+)
+def test_rules_that_cannot_work_are_refused_in_one_line(
+    make_photo: Maker, rule: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        make_mask(Photo.from_image(make_photo(60, 40)), rule)
+    one_line(error)
+
+
+def test_the_preview_shows_the_hole_in_red(make_photo: Maker) -> None:
+    photo = make_photo(120, 90)
+    hole = np.asarray(disk()) > 127
+    shown = np.asarray(paint_preview(Photo.from_image(photo), hole)).astype(int)
+    assert np.array_equal(shown[~hole], np.asarray(photo)[~hole])
+    assert (shown[hole][:, 0] >= shown[hole][:, 1:].max(1) + 80).all()
