@@ -166,7 +166,7 @@ def test_errors_of_the_library_become_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("regionnorm.data.write_masks", fail)
+    monkeypatch.setattr("regionnorm.masks.write_masks", fail)
     result, _, err = run_cli("masks", "--count", 1, "--out", "m")
     assert result == code
     assert words in err

@@ -72,9 +72,9 @@ def test_regions_are_those_of_the_given_mask_at_each_size() -> None:
     for norm in norms(model):
         if isinstance(norm, RegionNorm2d):
             norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-    image, mask = example()
+    image, mask = example(64)
     model(image, mask)
-    assert [region.shape[-1] for _, region in seen] == [8, 4]
+    assert [region.shape[-1] for _, region in seen] == [16, 8]
     for x, region in seen:
         assert x.shape[2:] == region.shape[2:]
         assert torch.equal(region, nn.functional.interpolate(mask, size=region.shape[2:]))
@@ -146,3 +146,29 @@ def test_rn_takes_other_statistics(name: str, stats: str) -> None:
 def test_wrong_options_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="|".join(options)):
         create_model(name, **options)
+
+
+@pytest.mark.parametrize("norm", ["rn-b", "rn-l", "in"])
+def test_levels_of_a_few_pixels_keep_what_they_are_given(norm: str) -> None:
+    # Four halvings of 16 pixels: a norm of one pixel alone would leave nothing of it.
+    model = PartialConvNet(norm, norm, width=4, levels=4)
+    seen: list[Tensor] = []
+    model.encoder_norms[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.decoder[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    image = torch.rand(2, 3, 16, 16)
+    model(image, torch.zeros(2, 1, 16, 16))
+    deepest = seen[-1][:, :16]
+    assert (deepest[0] - deepest[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["rn-contextual-attention", "rn-gated-conv", "rn-partial-conv", "rn"]
+)
+def test_running_statistics_are_an_option_of_every_network_with_rn(name: str) -> None:
+    model = create_model(name, width=4, stats="batch", track_running_stats=True)
+    layers = [part for part in norms(model) if isinstance(part, RegionNorm2d)]
+    assert layers
+    assert all(layer.track_running_stats for layer in layers)
+    image, mask = example()
+    single = model.eval()(image[:1], mask[:1])
+    assert torch.allclose(model(image, mask)[:1], single, atol=1e-5)

@@ -94,8 +94,29 @@ def test_thresholds_reach_the_networks() -> None:
 
 def test_every_group_of_a_table_has_the_papers_number() -> None:
     for name, rows in PUBLISHED.items():
-        assert [group.label for group in get_study(name).groups] == list(rows)
-        assert all(group.published for group in get_study(name).groups)
+        groups = get_study(name).groups
+        published = [group.label for group in groups if group.published]
+        assert published == list(rows)
+        further = [group for group in groups if not group.published]
+        assert all(group.label.endswith(", batch statistics") for group in further)
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table6", "figure6"])
+def test_rows_as_released_take_statistics_over_the_batch(name: str) -> None:
+    groups = [group for group in get_study(name).groups if not group.published]
+    assert groups
+    for run in (run for group in groups for run in group.runs):
+        assert run.recipe.options["stats"] == "batch"
+        assert run.recipe.options["track_running_stats"] is True
+        assert "-batch-seed" in run.name
+
+
+def test_small_scale_trains_as_long_as_figure_6_and_judges_by_all_kinds_of_photos() -> None:
+    study = get_study("figure6", "small")
+    assert {run.recipe.steps for run in study.runs} == {10_000}
+    assert study.runs == get_study("table3", "small").runs
+    assert study.scale.spread
+    assert study.scale.limit == 96
 
 
 def test_published_numbers_hold_what_the_papers_text_says_of_them() -> None:
@@ -137,7 +158,7 @@ def test_the_plan_counts_a_shared_run_once_and_adds_up() -> None:
     studies = [get_study("table2", "paper"), get_study("table3", "paper")]
     table = plan_table(studies)
     names = [row[0] for row in table.rows[:-1]]
-    assert len(names) == len(set(names)) == 9  # 7 of Table 2 and two more norms
+    assert len(names) == len(set(names)) == 11  # 9 of Table 2 and two more norms
     hours = [float(row[-1]) for row in table.rows]
     assert hours[-1] == pytest.approx(sum(hours[:-1]), rel=0.05)
     assert "225,000" in table.rows[0]
@@ -165,7 +186,7 @@ def test_settings_change_every_recipe() -> None:
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="table2"):
         get_study("table7")
-    with pytest.raises(ValueError, match="mini, paper"):
+    with pytest.raises(ValueError, match="mini, small, paper"):
         get_study("table2", "huge")
     with pytest.raises(ValueError, match="no field 'stepps'"):
         with_settings(get_study("table2"), {"stepps": "7"})

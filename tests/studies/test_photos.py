@@ -10,6 +10,7 @@ from PIL import Image
 
 from regionnorm.data import open_source
 from regionnorm.studies import find_photos
+from regionnorm.studies.photos import spread_photos
 
 
 def put(*paths: Path) -> None:
@@ -72,3 +73,24 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "list_eval_partition.txt").write_text("1.jpg 1\n")
     with pytest.raises(ValueError, match="part 0"):
         find_photos([tmp_path], tmp_path)
+
+
+def test_spread_photos_come_from_all_over_the_folder_and_so_do_the_first_of_them(
+    tmp_path: Path,
+) -> None:
+    put(*(tmp_path / f"{i:03d}.png" for i in range(100)))
+    chosen = [int(Path(path).stem) for path in spread_photos(str(tmp_path), 40)]
+    assert len(set(chosen)) == 40
+    for first in (10, 20, 40):
+        tenths = [sum(i // 10 == tenth for i in chosen[:first]) for tenth in range(10)]
+        assert min(tenths) >= first // 10 - 1
+        assert max(tenths) <= first // 10 + 1
+    assert len(spread_photos(str(tmp_path), 500)) == 100
+
+
+def test_photos_to_judge_by_in_shards_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "photo.png")
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(tmp_path / "photo.png", "photo.png")
+    with pytest.raises(ValueError, match="not tar shards"):
+        spread_photos(str(tmp_path / "photos.tar"), 1)

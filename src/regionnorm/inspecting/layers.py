@@ -24,6 +24,7 @@ __all__ = [
     "LayerSize",
     "LearnedRegion",
     "RegionStatistics",
+    "evaluating",
     "find_layers",
     "inspect_layers",
     "layer_sizes",
@@ -265,7 +266,7 @@ def visit_layers(
     names = find_layers(model, layers)
     activations = _activations(model)
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         stack.enter_context(_as_stored(model, image.device))
         for name in names:
             layer = model.get_submodule(name)
@@ -311,7 +312,7 @@ def layer_sizes(model: nn.Module, image: Tensor, mask: Tensor) -> list[LayerSize
     """
     sizes: list[LayerSize] = []
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         stack.enter_context(_as_stored(model, image.device))
         for name, kind in norm_layers(model):
 
@@ -364,7 +365,7 @@ def _recorder(name: str, found: list[LearnedRegion]) -> Any:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; training would move running statistics."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -83,6 +83,7 @@ class CoarseToFine(InpaintingModel):
         channels: Channels of the first convolution's result, even.
         stats: What shares statistics in RN-B and RN-L.
         threshold: Threshold of RN-L.
+        track_running_stats: Of RN-B and RN-L, with ``stats="batch"``.
     """
 
     stride = 8  # two halvings, and attention at half of that
@@ -98,6 +99,7 @@ class CoarseToFine(InpaintingModel):
         channels: int,
         stats: str,
         threshold: float,
+        track_running_stats: bool,
     ) -> None:
         super().__init__()
         self.limit = limit
@@ -106,7 +108,13 @@ class CoarseToFine(InpaintingModel):
         def norm(kind: str, features: int) -> MaskedNorm | None:
             if kind == "none":
                 return None
-            return make_norm(kind, features, stats=stats, threshold=threshold)
+            return make_norm(
+                kind,
+                features,
+                stats=stats,
+                threshold=threshold,
+                track_running_stats=track_running_stats,
+            )
 
         width, deep = channels, 4 * channels
         self.coarse_encoder = _Stack(unit, COARSE_ENCODER, 5, width, norm, encoder)

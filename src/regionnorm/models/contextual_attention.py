@@ -26,6 +26,8 @@ class ContextualAttentionNet(CoarseToFine):
         width: Channels of the first convolution, even; 32 in the paper.
         stats: What shares statistics in RN-B and RN-L, see :func:`regionnorm.region_norm`.
         threshold: Threshold of RN-L (eq. 15).
+        track_running_stats: Running averages in RN-B and RN-L for evaluation, see
+            :class:`regionnorm.RegionNorm2d`; with ``stats="batch"``.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class ContextualAttentionNet(CoarseToFine):
         width: int = 32,
         stats: str = "instance",
         threshold: float = 0.8,
+        track_running_stats: bool = False,
     ) -> None:
         if width < 2 or width % 2:
             raise ValueError(f"width is {width}; expected an even number")
@@ -48,6 +51,7 @@ class ContextualAttentionNet(CoarseToFine):
             channels=width,
             stats=stats,
             threshold=threshold,
+            track_running_stats=track_running_stats,
         )
 
 

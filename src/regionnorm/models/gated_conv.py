@@ -21,6 +21,8 @@ class GatedConvNet(CoarseToFine):
             multiple of 4, 48 in the paper.
         stats: What shares statistics in RN-B and RN-L, see :func:`regionnorm.region_norm`.
         threshold: Threshold of RN-L (eq. 15).
+        track_running_stats: Running averages in RN-B and RN-L for evaluation, see
+            :class:`regionnorm.RegionNorm2d`; with ``stats="batch"``.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class GatedConvNet(CoarseToFine):
         width: int = 48,
         stats: str = "instance",
         threshold: float = 0.8,
+        track_running_stats: bool = False,
     ) -> None:
         if width < 4 or width % 4:
             raise ValueError(f"width is {width}; expected a multiple of 4")
@@ -43,4 +46,5 @@ class GatedConvNet(CoarseToFine):
             channels=width // 2,
             stats=stats,
             threshold=threshold,
+            track_running_stats=track_running_stats,
         )

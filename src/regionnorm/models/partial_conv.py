@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.partial_conv import PartialConv2d
-from regionnorm.nn.region_norm import resize_mask
+from regionnorm.nn.region_norm import RegionLayer, resize_mask
 
 __all__ = ["PartialConvNet"]
 
 _KERNELS = (7, 5, 5)  # of the first layers; 3 from there on
+_FEWEST = 64  # positions of a level; fewer say nothing about a region
 
 
 class PartialConvNet(InpaintingModel):
@@ -21,7 +22,9 @@ class PartialConvNet(InpaintingModel):
 
     The encoder halves the size at each level (ReLU, no norm at the first); the decoder doubles it,
     puts the encoder's features beside and convolves (LeakyReLU 0.2; neither norm nor activation
-    at the last).
+    at the last). Statistics of single photos need positions to be taken from: a region of one
+    pixel, as the deepest level has them, is its own mean, and normalising would wipe it out. Levels
+    of fewer than 64 positions are therefore left without such a norm.
 
     Args:
         encoder: Norm of the encoder: ``"bn"`` in the paper; ``"rn-b"``, ``"rn-l"``, ``"in"`` or
@@ -32,6 +35,8 @@ class PartialConvNet(InpaintingModel):
         levels: How often the size is halved; 7 for 256 pixels, 8 for the paper's 512.
         stats: What shares statistics in RN-B and RN-L, see :func:`regionnorm.region_norm`.
         threshold: Threshold of RN-L (eq. 15).
+        track_running_stats: Running averages in RN-B and RN-L for evaluation, see
+            :class:`regionnorm.RegionNorm2d`; with ``stats="batch"``.
         frozen_encoder_norm: Keep batch normalisation in the encoder as it is, for the paper's
             second part of training.
     """
@@ -45,6 +50,7 @@ class PartialConvNet(InpaintingModel):
         levels: int = 7,
         stats: str = "instance",
         threshold: float = 0.8,
+        track_running_stats: bool = False,
         frozen_encoder_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -53,7 +59,12 @@ class PartialConvNet(InpaintingModel):
 
         def norm(kind: str, features: int, activation: str | None) -> MaskedNorm:
             return make_norm(
-                kind, features, stats=stats, threshold=threshold, activation=activation
+                kind,
+                features,
+                stats=stats,
+                threshold=threshold,
+                activation=activation,
+                track_running_stats=track_running_stats,
             )
 
         self.stride = 2**levels
@@ -81,14 +92,24 @@ class PartialConvNet(InpaintingModel):
             skips.append((x, known))
             x, known = convolution(x, known)
             regions.append(resize_mask(mask, (x.shape[-2], x.shape[-1])))
-            x = normalise(x, regions[-1])
+            x = normalise(x, regions[-1]) if self._fits(normalise, x) else torch.relu(x)
         for level in reversed(range(len(skips))):
             x, known = self._beside(x, known, *skips[level])
             x, known = self.decoder[level](x, known)
-            x = self.decoder_norms[level](x, regions[level])
+            normalise = self.decoder_norms[level]
+            if self._fits(normalise, x):
+                x = normalise(x, regions[level])
             if level:
                 x = F.leaky_relu(x, 0.2)
         return x.float()
+
+    def _fits(self, norm: nn.Module, x: Tensor) -> bool:
+        """Whether there are positions enough for a norm's statistics."""
+        layer = norm.layer
+        single = isinstance(layer, nn.InstanceNorm2d)
+        if isinstance(layer, RegionLayer):
+            single = layer.stats != "batch"
+        return not single or x.shape[-2] * x.shape[-1] >= _FEWEST
 
     def train(self, mode: bool = True) -> PartialConvNet:
         """As usual, but frozen norms stay in evaluation."""

@@ -16,7 +16,7 @@ from regionnorm.studies.results import Results
 from regionnorm.studies.runner import Runner, Status
 from regionnorm.studies.sections import Figure, Section, Table
 from regionnorm.studies.shift.section import shift_parts
-from regionnorm.studies.tables import make_tables, parameter_counts
+from regionnorm.studies.tables import make_tables, network_table
 from regionnorm.training.recipe import with_overrides
 
 _COMPARED = ("name", "model", "seed", "options.threshold")
@@ -63,7 +63,7 @@ def conduct(
         more_tables, more_figures = shift_parts(context)
         tables, figures = tables + more_tables, figures + more_figures
     if study.groups:
-        tables += (parameter_counts(study.groups),)
+        tables += (network_table(study.groups, results),)
     section = Section(study.name, study.title, _facts(study, results), tables, figures)
     section.save(folder)
     return section

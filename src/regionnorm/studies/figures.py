@@ -56,8 +56,9 @@ def _differences(study: Study, results: Results) -> Any:
         ours = results.differences(group, reference, "psnr", ALL)
         axes.plot(ours.values, [row] * len(ours.values), "o", color=COLOURS[0], alpha=0.6)
         axes.plot([ours.mean], [row], "|", color=COLOURS[0], markersize=16, markeredgewidth=2)
-        paper = group.published["psnr"][ALL] - reference.published["psnr"][ALL]
-        axes.plot([paper, paper], [row - 0.4, row + 0.4], "--", color=COLOURS[1])
+        theirs, base = group.paper("psnr", ALL), reference.paper("psnr", ALL)
+        if theirs is not None and base is not None:
+            axes.plot([theirs - base] * 2, [row - 0.4, row + 0.4], "--", color=COLOURS[1])
     axes.set_yticks(range(len(groups)), [group.label for group in reversed(groups)])
     references = " or ".join(dict.fromkeys(group.reference for group in study.groups))
     axes.set_xlabel(f"PSNR minus that of {references}, dB (all holes)")
@@ -151,7 +152,9 @@ def _curves(study: Study, results: Results) -> Any:
         steps, means, low, high = _curve(group, results)
         axes.plot(steps, means, color=COLOURS[i], marker=_MARKERS[i], label=group.label)
         axes.fill_between(steps, low, high, color=COLOURS[i], alpha=0.15, linewidth=0)
-        axes.axhline(group.published["psnr"][ALL], color=COLOURS[i], linestyle="--", linewidth=1)
+        paper = group.paper("psnr", ALL)
+        if paper is not None:
+            axes.axhline(paper, color=COLOURS[i], linestyle="--", linewidth=1)
     axes.set_xlabel("iteration")
     axes.set_ylabel("PSNR of the validation photos, dB")
     axes.legend(title="dashed: the paper's after 225,000", fontsize=8, title_fontsize=8)

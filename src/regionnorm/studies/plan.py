@@ -57,6 +57,10 @@ class Group:
     published: Scores = field(default_factory=dict)
     reference: str = ""
 
+    def paper(self, metric: str, interval: str) -> float | None:
+        """What the paper reports, None where it reports nothing."""
+        return self.published.get(metric, {}).get(interval)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -96,6 +100,7 @@ class Scale:
         name: ``"mini"``, ``"small"`` or ``"paper"``.
         seeds: Of the runs of most studies.
         more_seeds: Of Table 3, whose differences are the paper's claim.
+        fewer_seeds: Of Tables 1, 4 and 6, which have the most and the dearest networks.
         adapt: From a recipe as its own paper trains it to the recipe of this scale.
         size: Side in pixels at which photos are measured.
         limit: Photos to measure, None for all.
@@ -108,6 +113,7 @@ class Scale:
     name: str
     seeds: tuple[int, ...]
     more_seeds: tuple[int, ...]
+    fewer_seeds: tuple[int, ...]
     adapt: Callable[[Recipe], Recipe]
     size: int
     limit: int | None
@@ -122,6 +128,7 @@ def paper_scale() -> Scale:
         name="paper",
         seeds=(0,),
         more_seeds=(0,),
+        fewer_seeds=(0,),
         adapt=_as_in_the_paper,
         size=256,
         limit=None,
@@ -136,6 +143,7 @@ def mini_scale() -> Scale:
         name="mini",
         seeds=(0, 1),
         more_seeds=(0, 1, 2),
+        fewer_seeds=(0, 1),
         adapt=_mini,
         size=128,
         limit=48,
@@ -150,6 +158,7 @@ def small_scale() -> Scale:
         name="small",
         seeds=(0, 1),
         more_seeds=(0, 1, 2),
+        fewer_seeds=(0,),
         adapt=_small,
         size=128,
         limit=96,

@@ -6,7 +6,7 @@ import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from regionnorm.files.whole import atomic_path
 from regionnorm.studies.plan import Group
 from regionnorm.studies.published import Scores
 
-__all__ = ["RESULT", "Result", "Spread", "read_curve", "spread"]
+__all__ = ["RESULT", "Result", "Spread", "read_curves", "spread"]
 
 RESULT = "result.json"
+
+Curve = tuple[tuple[int, float], ...]
+"""Values by step."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Result:
         data: Where its photos and masks came from, and at which size they were measured.
         versions: Of Python and the packages that compute.
         skipped: Photos that could not be measured, each with the reason.
+        zeros: Share of zeros behind each norm with a ReLU at the last validation, see
+            :class:`~regionnorm.inspecting.activity.Activity`: above 0.98 the layer is dead.
+        found: How well each RN-L's region met the hole, by step, likewise.
     """
 
     run: str
@@ -45,11 +51,18 @@ class Result:
     photos: int
     fills: int
     scores: Scores
-    curve: tuple[tuple[int, float], ...]
+    curve: Curve
     recipe: Mapping[str, Any]
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     skipped: Sequence[str] = ()
+    zeros: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, Curve] = field(default_factory=dict)
+
+    @property
+    def most_zeros(self) -> float:
+        """The largest share of zeros of any layer; NaN where it was not measured."""
+        return max(self.zeros.values(), default=float("nan"))
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""
@@ -67,7 +80,9 @@ class Result:
         path = folder / RESULT
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            content["curve"] = tuple((int(step), float(psnr)) for step, psnr in content["curve"])
+            content["curve"] = _curve(content["curve"])
+            found = content.get("found", {})
+            content["found"] = {layer: _curve(values) for layer, values in found.items()}
             return cls(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no result of a run ({error}); delete it") from error
@@ -122,8 +137,16 @@ class Results:
         )
 
 
-def read_curve(folder: Path) -> tuple[tuple[int, float], ...]:
-    """Step and validation PSNR from a run's ``log.csv``."""
+def read_curves(folder: Path, prefix: str) -> dict[str, Curve]:
+    """Curves from a run's ``log.csv``: those whose names begin with a prefix, without it."""
     with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return tuple((int(r["step"]), float(r["value"])) for r in rows if r["name"] == "val/psnr")
+        rows = [row for row in csv.DictReader(file) if row["name"].startswith(prefix)]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        name = row["name"].removeprefix(prefix)
+        curves.setdefault(name, []).append((int(row["step"]), float(row["value"])))
+    return {name: tuple(values) for name, values in curves.items()}
+
+
+def _curve(values: Sequence[Sequence[float]]) -> Curve:
+    return tuple((int(step), float(value)) for step, value in values)

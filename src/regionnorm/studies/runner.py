@@ -22,7 +22,7 @@ from regionnorm.files.whole import atomic_path
 from regionnorm.measuring.report import Report, interval_label
 from regionnorm.studies.photos import StudyData, spread_photos
 from regionnorm.studies.plan import PhotoKind, Run, Scale
-from regionnorm.studies.results import RESULT, Result, read_curve
+from regionnorm.studies.results import RESULT, Result, read_curves
 from regionnorm.training.recipe import recipe_to_json
 
 fcntl: Any
@@ -251,11 +251,13 @@ class Runner:
             photos=len({case.photo for case in report.cases}),
             fills=len(report.cases),
             scores=scores,
-            curve=read_curve(folder),
+            curve=read_curves(folder, "val/").get("psnr", ()),
             recipe=asdict(run.recipe),
             data=self._measured(run),
             versions=_versions(),
             skipped=report.skipped,
+            zeros={name: curve[-1][1] for name, curve in read_curves(folder, "zeros/").items()},
+            found=read_curves(folder, "found/"),
         )
 
     # --- what a folder holds -----------------------------------------------------------------

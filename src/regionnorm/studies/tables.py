@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from regionnorm.masks import INTERVALS
@@ -73,16 +74,16 @@ def _l1_change(study: Study, results: Results) -> tuple[Table, ...]:
         change = results.differences(rn, baseline, "l1", interval).show(2)
         base = results.score(baseline, "l1", interval).mean
         share = 100 * (results.score(rn, "l1", interval).mean / base - 1)
-        published = [g.published["l1"].get(interval) for g in (rn, baseline)]
-        known = published[0] is not None and published[1] is not None
-        paper = f"{published[0] - published[1]:.2f}" if known else ""  # type: ignore[operator]
+        theirs, their_base = (group.paper("l1", interval) for group in (rn, baseline))
+        known = theirs is not None and their_base is not None
+        paper = f"{theirs - their_base:.2f}" if known else ""  # type: ignore[operator]
         rows.append((*row, change, paper, f"{share:+.1f} %"))
     header = (*ours.header, "RN - baseline", "paper", "relative")
     return (Table("l1, %", header, tuple(rows)),)
 
 
 def _published(group: Group, metric: str, interval: str) -> str:
-    value = group.published.get(metric, {}).get(interval)
+    value = group.paper(metric, interval)
     return "" if value is None else f"{value:.{_PAPER_DIGITS[metric]}f}"
 
 
@@ -92,9 +93,10 @@ def _difference(study: Study, group: Group, results: Results) -> tuple[str, str]
         return "", ""
     reference = study.group(group.reference)
     ours = results.differences(group, reference, "psnr", ALL)
-    paper = group.published["psnr"][ALL] - reference.published["psnr"][ALL]
+    theirs, base = group.paper("psnr", ALL), reference.paper("psnr", ALL)
+    paper = "" if theirs is None or base is None else f"{theirs - base:+.2f}"
     text = ours.show(2)
-    return (text if text.startswith("-") else f"+{text}"), f"{paper:+.2f}"
+    return (text if text.startswith("-") else f"+{text}"), paper
 
 
 _LABELS = [interval_label(interval) for interval in (*INTERVALS, None)]
@@ -108,8 +110,11 @@ _MAKERS: dict[str, Callable[[Study, Results], tuple[Table, ...]]] = {
 }
 
 
-def parameter_counts(groups: Sequence[Group]) -> Table:
-    """Parameters of each group's network at its width."""
+def network_table(groups: Sequence[Group], results: Results) -> Table:
+    """Each group's network at its width: parameters, and whether its layers live.
+
+    A run with a layer of next to no output but zeros has collapsed, and is no measure of its norm.
+    """
     from regionnorm.models import create_model
 
     rows = []
@@ -117,5 +122,8 @@ def parameter_counts(groups: Sequence[Group]) -> Table:
         recipe = group.runs[0].recipe
         model = create_model(recipe.model, **recipe.options)
         count = sum(parameter.numel() for parameter in model.parameters())
-        rows.append((group.label, recipe.model, f"{count / 1e6:.2f} M"))
-    return Table("Networks", ("", "name", "parameters"), tuple(rows))
+        zeros = max(results.get(run.name).most_zeros for run in group.runs)
+        share = "" if math.isnan(zeros) else f"{zeros:.0%}"
+        rows.append((group.label, recipe.model, f"{count / 1e6:.2f} M", share))
+    header = ("", "name", "parameters", "most zeros behind a norm")
+    return Table("Networks", header, tuple(rows))

@@ -21,6 +21,7 @@ from regionnorm.checkpoints.weights import save_weights
 from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
 from regionnorm.files.whole import atomic_path
+from regionnorm.inspecting.activity import layer_activity
 from regionnorm.measuring.evaluate import evaluate
 from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
@@ -279,11 +280,26 @@ class _Run:
             self.logs.write(step, {f"val/{key}": value for key, value in means.items()})
         text = " ".join(f"{key} {value:.4g}" for key, value in means.items())
         self.meter.say(f"step {step} validation: {text}")
+        self._look_for_dead_layers()
         value = means[recipe.best_by]
         score = value if recipe.best_by in ("psnr", "ssim") else -value
         if score > self.state.best:
             self.state.best = score
             self._save_weights("best.safetensors", **{recipe.best_by: f"{value:.4g}"})
+
+    def _look_for_dead_layers(self) -> None:
+        """Log the share of zeros behind each norm, and how well each RN-L finds the hole."""
+        image, mask = (part.to(self.fabric.device) for part in self._samples())
+        activity = layer_activity(self.state.best_model, image, mask)
+        if self.logs is not None:
+            values = {f"zeros/{name}": share for name, share in activity.zeros.items()}
+            values |= {f"found/{name}": overlap for name, overlap in activity.found.items()}
+            self.logs.write(self.state.step, values)
+        for name in activity.dead:
+            self.meter.say(
+                f"warning: {name} gives {activity.zeros[name]:.1%} zeros and hardly learns any "
+                "more; a smaller lr or another init may keep it alive"
+            )
 
     def _sample(self) -> None:
         """Write a grid of fills of fixed photos with fixed masks."""
@@ -293,6 +309,12 @@ class _Run:
             self._write_sample()
 
     def _write_sample(self) -> None:
+        image, mask = self._samples()
+        path = self.out / "samples" / f"{self.state.step:07d}.png"
+        save_grid(path, image, mask, self._fill(image, mask))
+
+    def _samples(self) -> tuple[Tensor, Tensor]:
+        """Fixed photos with fixed masks, as tensors on the CPU."""
         recipe = self.recipe
         source = self.judge or self.source
         dataset = InpaintingDataset(
@@ -300,9 +322,7 @@ class _Run:
         )
         samples = [dataset[position] for position in range(SAMPLES)]
         image = torch.stack([sample["image"] for sample in samples]).float() / 255
-        mask = torch.stack([sample["mask"] for sample in samples])
-        path = self.out / "samples" / f"{self.state.step:07d}.png"
-        save_grid(path, image, mask, self._fill(image, mask))
+        return image, torch.stack([sample["mask"] for sample in samples])
 
     @torch.no_grad()
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
