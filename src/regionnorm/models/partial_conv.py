@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.partial_conv import PartialConv2d
-from regionnorm.nn.region_norm import RegionLayer, resize_mask
+from regionnorm.nn.region_norm import resize_mask
 
 __all__ = ["PartialConvNet"]
 
 _KERNELS = (7, 5, 5)  # of the first layers; 3 from there on
-_FEWEST = 64  # positions of a level; fewer say nothing about a region
+_FEWEST = 8  # pixels of a level's side on the smallest picture; fewer say nothing about a region
 
 
 class PartialConvNet(InpaintingModel):
@@ -22,9 +22,9 @@ class PartialConvNet(InpaintingModel):
 
     The encoder halves the size at each level (ReLU, no norm at the first); the decoder doubles it,
     puts the encoder's features beside and convolves (LeakyReLU 0.2; neither norm nor activation
-    at the last). Statistics of single photos need positions to be taken from: a region of one
-    pixel, as the deepest level has them, is its own mean, and normalising would wipe it out. Levels
-    of fewer than 64 positions are therefore left without such a norm.
+    at the last). A region of one pixel, as the deepest levels have them, is its own mean, and
+    normalising each channel by itself would wipe it out: where RN's statistics are those of single
+    channels of single photos, the deepest three levels take them over all channels instead.
 
     Args:
         encoder: Norm of the encoder: ``"bn"`` in the paper; ``"rn-b"``, ``"rn-l"``, ``"in"`` or
@@ -57,11 +57,12 @@ class PartialConvNet(InpaintingModel):
         if width < 1 or levels < 2:
             raise ValueError(f"width is {width} and levels {levels}; expected >= 1 and >= 2")
 
-        def norm(kind: str, features: int, activation: str | None) -> MaskedNorm:
+        def norm(kind: str, features: int, halvings: int, activation: str | None) -> MaskedNorm:
+            few = 2 ** (levels - halvings) < _FEWEST
             return make_norm(
                 kind,
                 features,
-                stats=stats,
+                stats="layer" if few and stats == "instance" else stats,
                 threshold=threshold,
                 activation=activation,
                 track_running_stats=track_running_stats,
@@ -76,9 +77,9 @@ class PartialConvNet(InpaintingModel):
             before, after = channels[level : level + 2]
             kernel = _KERNELS[level] if level < len(_KERNELS) else 3
             self.encoder.append(PartialConv2d(before, after, kernel, stride=2, padding=kernel // 2))
-            self.encoder_norms.append(norm(encoder if level else "none", after, "relu"))
+            self.encoder_norms.append(norm(encoder if level else "none", after, level + 1, "relu"))
             self.decoder.append(PartialConv2d(after + before, before, 3, padding=1))
-            self.decoder_norms.append(norm(decoder if level else "none", before, None))
+            self.decoder_norms.append(norm(decoder if level else "none", before, level, None))
         for convolution in (*self.encoder, *self.decoder):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)
@@ -92,24 +93,14 @@ class PartialConvNet(InpaintingModel):
             skips.append((x, known))
             x, known = convolution(x, known)
             regions.append(resize_mask(mask, (x.shape[-2], x.shape[-1])))
-            x = normalise(x, regions[-1]) if self._fits(normalise, x) else torch.relu(x)
+            x = normalise(x, regions[-1])
         for level in reversed(range(len(skips))):
             x, known = self._beside(x, known, *skips[level])
             x, known = self.decoder[level](x, known)
-            normalise = self.decoder_norms[level]
-            if self._fits(normalise, x):
-                x = normalise(x, regions[level])
+            x = self.decoder_norms[level](x, regions[level])
             if level:
                 x = F.leaky_relu(x, 0.2)
         return x.float()
-
-    def _fits(self, norm: nn.Module, x: Tensor) -> bool:
-        """Whether there are positions enough for a norm's statistics."""
-        layer = norm.layer
-        single = isinstance(layer, nn.InstanceNorm2d)
-        if isinstance(layer, RegionLayer):
-            single = layer.stats != "batch"
-        return not single or x.shape[-2] * x.shape[-1] >= _FEWEST
 
     def train(self, mode: bool = True) -> PartialConvNet:
         """As usual, but frozen norms stay in evaluation."""
