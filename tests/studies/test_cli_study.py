@@ -15,7 +15,7 @@ def test_the_list_names_all_studies(run_cli: RunCli) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == (
         "shift table1 figure5 table2 table3 figure6 table4 figure7 table5 table6 figure8 figure9 "
-        "all report"
+        "all status claims report"
     ).split()
 
 
@@ -36,7 +36,7 @@ def test_a_dry_run_names_runs_and_hours_and_writes_nothing(run_cli: RunCli, tmp_
     [
         (("study", "table9"), "choose from shift, table1"),
         (("study", "table2"), "--data is missing"),
-        (("study", "table2", "--scale", "big"), "choose from mini, paper"),
+        (("study", "table2", "--scale", "big"), "choose from mini, small, paper"),
         (("study", "table2", "--data", "/nowhere/at/all"), "no such folder"),
         (("study", "report", "--out", "/nowhere/at/all"), "run one first"),
         (("study", "table2", "--set", "stepps=3"), "no field 'stepps'"),

@@ -113,6 +113,8 @@ def _print_studies(value: bool) -> None:
         for name, title in list_studies().items():
             typer.echo(f"{name:<8} {title}")
         typer.echo(f"{'all':<8} All of these, one after the other.")
+        typer.echo(f"{'status':<8} What is done, under way and left, and how long that takes here.")
+        typer.echo(f"{'claims':<8} What the paper says in words, and what the runs say of it.")
         typer.echo(f"{'report':<8} One page, HTML and Markdown, of all that has been run.")
         raise typer.Exit
 
@@ -121,7 +123,8 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A name from `regionnorm study --list`, all or report."
+            metavar="NAME",
+            help="A name from `regionnorm study --list`, all, status, claims, report.",
         ),
     ],
     data: Annotated[
@@ -136,7 +139,8 @@ def study(
         "out/study"
     ),
     scale: Annotated[
-        str, typer.Option(help="mini (minutes on two cores) or paper (the real thing).")
+        str,
+        typer.Option(help="mini (minutes on two cores), small (ten hours) or paper."),
     ] = "mini",
     masks: Annotated[
         Path | None,
@@ -181,17 +185,29 @@ def study(
       regionnorm study --list
       regionnorm study table2 --data photos/ --out out/study
       regionnorm study table2 --scale paper --dry-run
+      regionnorm study status --scale small --out out/study
       regionnorm study report --out out/study
     """
     from regionnorm import studies
 
+    if name == "claims":
+        section = studies.claims_section(studies.get_scale(scale), out)
+        section.save(out / name)
+        for table in section.tables:
+            print_study_table(table)
+        return
     if name == "report":
-        html, markdown, count = studies.write_report(out, studies.list_studies())
+        # The claims first: what the tables and figures below them are for.
+        names = ["claims", *studies.list_studies()]
+        html, markdown, count = studies.write_report(out, names)
         typer.echo(f"{html}\n{markdown}\n{count} of {len(studies.list_studies())} studies")
         return
-    names = list(studies.list_studies()) if name == "all" else [name]
+    names = list(studies.list_studies()) if name in ("all", "status") else [name]
     changes = _settings(settings or [])
     chosen = [studies.with_settings(studies.get_study(n, scale), changes) for n in names]
+    if name == "status":
+        print_study_table(studies.status_table(chosen, out))
+        return
     found = studies.find_photos(data, out / "lists", masks) if data else None
     if dry_run:
         print_study_table(studies.plan_table(chosen, found))

@@ -16,7 +16,7 @@ from regionnorm.studies.plan import (
 )
 from regionnorm.studies.published import PUBLISHED
 
-__all__ = ["SCALES", "THRESHOLDS", "get_study", "list_studies"]
+__all__ = ["SCALES", "THRESHOLDS", "get_scale", "get_study", "list_studies"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SCALES: dict[str, Callable[[], Scale]] = {
@@ -169,11 +169,18 @@ def get_study(name: str, scale: str | Scale = "mini") -> Study:
     makers = {make.__name__: make for make in _STUDIES}
     if name not in makers:
         raise ValueError(f"study {name!r} is not known; choose from {', '.join(makers)} or report")
-    if isinstance(scale, str):
-        if scale not in SCALES:
-            raise ValueError(f"scale {scale!r} is not known; choose from {', '.join(SCALES)}")
-        scale = SCALES[scale]()
-    return makers[name](scale)
+    return makers[name](get_scale(scale) if isinstance(scale, str) else scale)
+
+
+def get_scale(name: str) -> Scale:
+    """Make a scale: ``"mini"``, ``"small"`` or ``"paper"``.
+
+    Raises:
+        ValueError: The name is not known.
+    """
+    if name not in SCALES:
+        raise ValueError(f"scale {name!r} is not known; choose from {', '.join(SCALES)}")
+    return SCALES[name]()
 
 
 def _study(

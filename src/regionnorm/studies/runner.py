@@ -31,7 +31,7 @@ try:
 except ImportError:  # Windows, where runs are not locked
     fcntl = None
 
-__all__ = ["RunFailedError", "Runner", "Status"]
+__all__ = ["RunFailedError", "Runner", "Status", "is_locked", "last_step"]
 
 _PLAN, _LOG, _CLOCK, _LOCK = "plan.json", "train.log", "seconds.json", "lock"
 _POLL_SECONDS = 0.3
@@ -163,7 +163,7 @@ class Runner:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             while not _try_lock(lock):
-                self.status(run.name, "waiting", _last_step(folder), run.recipe.steps)
+                self.status(run.name, "waiting", last_step(folder), run.recipe.steps)
                 if self._stop.wait(_POLL_SECONDS):
                     raise _StoppedError
             yield lock
@@ -217,7 +217,7 @@ class Runner:
             while process.poll() is None:
                 if self._stop.wait(_POLL_SECONDS):
                     raise _StoppedError
-                self.status(run.name, doing, _last_step(folder), run.recipe.steps)
+                self.status(run.name, doing, last_step(folder), run.recipe.steps)
         finally:
             if process.poll() is None:
                 process.terminate()  # it saves first
@@ -317,6 +317,17 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether some process is at work on a run."""
+    if fcntl is None or not (folder / _LOCK).is_file():
+        return False
+    lock = os.open(folder / _LOCK, os.O_RDWR)
+    try:
+        return not _try_lock(lock)
+    finally:
+        os.close(lock)
+
+
 def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -325,7 +336,7 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-def _last_step(folder: Path) -> int:
+def last_step(folder: Path) -> int:
     """The last step that a run has logged."""
     with suppress(OSError, ValueError), (folder / "log.csv").open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 200))

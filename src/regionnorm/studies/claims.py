@@ -1,0 +1,266 @@
+"""What the paper says in words, each sentence with what our runs have to say of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from regionnorm.studies.catalogue import get_study
+from regionnorm.studies.plan import Scale
+from regionnorm.studies.published import ALL
+from regionnorm.studies.results import Results, Spread, spread
+from regionnorm.studies.sections import Section, Table
+
+__all__ = ["CLAIMS", "Claim", "Evidence", "claims_section", "judge"]
+
+NAME = "claims"
+_REASONS = "reasons.json"
+_LEAST = 0.05  # dB; smaller differences are called none
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Our runs' figure for a claim.
+
+    Attributes:
+        values: One for each seed; its unit is the claim's.
+        unit: ``"dB"``, ``"%"`` or empty.
+    """
+
+    values: Spread
+    unit: str = "dB"
+
+    def show(self) -> str:
+        """``"+0.24 ± 0.12 dB"``."""
+        text = self.values.show(2)
+        sign = "" if text.startswith("-") else "+"
+        return f"{sign}{text} {self.unit}".strip()
+
+
+Measure = Callable[[Scale, Results], Evidence]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that runs can test.
+
+    Attributes:
+        key: Short name, for the reasons file.
+        text: What is claimed.
+        paper: The paper's own figure, in words.
+        expected: Sign that the figure has if the claim holds: 1, -1, or 0 for about nothing.
+        study: Whose runs it needs.
+        measure: Gets the figure; raises ``FileNotFoundError`` while a run is missing.
+    """
+
+    key: str
+    text: str
+    paper: str
+    expected: int
+    study: str
+    measure: Measure
+
+
+def judge(claim: Claim, values: Spread) -> str:
+    """``"agrees"``, ``"does not"`` or ``"open"``.
+
+    A difference counts where all seeds have its sign and the mean is beyond 0.05; one seed alone
+    has to be beyond 0.2, about what seeds differ by.
+    """
+    if len(values.values) == 1 and abs(values.mean) < 4 * _LEAST:
+        return "agrees, one seed" if claim.expected == 0 else "open, one seed"
+    signs = {1 if value > 0 else -1 for value in values.values}
+    clear = abs(values.mean) >= _LEAST and len(signs) == 1
+    if claim.expected == 0:
+        return "does not" if clear and abs(values.mean) >= 4 * _LEAST else "agrees"
+    if not clear:
+        return "open"
+    return "agrees" if signs == {claim.expected} else "does not"
+
+
+def claims_section(scale: Scale, out: Path) -> Section:
+    """All claims with what the runs under ``out/runs`` say of them; reasons from a file beside.
+
+    Args:
+        scale: Of the runs.
+        out: The studies' folder; ``out/claims/reasons.json`` may give a likely reason for each
+            claim that does not hold, by its key.
+    """
+    path = out / NAME / _REASONS
+    reasons = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    results, rows = Results(out / "runs"), []
+    for claim in CLAIMS:
+        try:
+            evidence = claim.measure(scale, results)
+        except FileNotFoundError:
+            rows.append((claim.text, claim.paper, "", "", "not run", reasons.get(claim.key, "")))
+            continue
+        seeds = str(len(evidence.values.values))
+        verdict = judge(claim, evidence.values)
+        reason = reasons.get(claim.key, "")
+        rows.append((claim.text, claim.paper, evidence.show(), seeds, verdict, reason))
+    header = ("claim", "paper", "ours", "seeds", "verdict", "likeliest reason, remarks")
+    caption = f"{scale.name} scale; differences of PSNR over all holes unless said otherwise"
+    facts = (
+        "± is the standard deviation over seeds, of differences seed by seed",
+        "a difference counts where all seeds have its sign and its mean is beyond 0.05; one seed "
+        "alone has to be beyond 0.2",
+    )
+    title = "What the paper says, and what the runs say of it"
+    return Section(NAME, title, facts, (Table(caption, header, tuple(rows)),))
+
+
+# --- how figures come about ----------------------------------------------------------------------
+
+
+def _difference(
+    study: str, label: str, reference: str, metric: str = "psnr", interval: str = ALL
+) -> Measure:
+    def measure(scale: Scale, results: Results) -> Evidence:
+        found = get_study(study, scale)
+        values = results.differences(found.group(label), found.group(reference), metric, interval)
+        return Evidence(values, "dB" if metric == "psnr" else "%")
+
+    return measure
+
+
+def _best(study: str, label: str, prefix: str = "") -> Measure:
+    """A group's PSNR minus the best of the other groups' of the paper."""
+
+    def measure(scale: Scale, results: Results) -> Evidence:
+        found = get_study(study, scale)
+        others = [
+            group
+            for group in found.groups
+            if group.published and group.label != label and group.label.startswith(prefix)
+        ]
+        best = max(others, key=lambda group: results.score(group, "psnr", ALL).mean)
+        return Evidence(results.differences(found.group(label), best, "psnr", ALL))
+
+    return measure
+
+
+def _growth(scale: Scale, results: Results) -> Evidence:
+    """How much more l1 RN saves in holes of 40 to 50 % than in those of 10 to 20 %."""
+    study = get_study("table5", scale)
+    rn, base = study.group("RN"), study.group("baseline")
+    large, small = (
+        results.differences(rn, base, "l1", interval).values for interval in ("40-50 %", "10-20 %")
+    )
+    return Evidence(spread([s - b for b, s in zip(large, small, strict=True)]), "% of l1")
+
+
+def _finds_the_hole(label: str) -> Measure:
+    """Mean overlap of RN-L's regions with the hole at the end, minus a region without sense.
+
+    What a region of everything, or nothing, scores is the hole's share of the area, and so what
+    the first validation measures before anything has been learned.
+    """
+
+    def measure(scale: Scale, results: Results) -> Evidence:
+        values = []
+        for run in get_study("table3", scale).group(label).runs:
+            found = results.get(run.name).found
+            if not found:
+                raise FileNotFoundError(run.name)
+            ends = [curve[-1][1] for curve in found.values()]
+            starts = [curve[0][1] for curve in found.values()]
+            values.append(statistics.fmean(ends) - statistics.fmean(starts))
+        return Evidence(spread(values), "of the overlap")
+
+    return measure
+
+
+def _claims() -> Sequence[Claim]:
+    t2, t3, base = "table2", "table3", "baseline"
+    deeper = "RN-B in the residual blocks harms"
+    return (
+        Claim("rn-none", "RN > no norm", "+0.63", 1, t3, _difference(t3, "RN", "None")),
+        Claim("none-in", "no norm > IN", "+0.10", 1, t3, _difference(t3, "None", "IN")),
+        Claim("in-bn", "IN > BN", "+0.13", 1, t3, _difference(t3, "IN", "BN")),
+        Claim("rn-in", "RN > IN", "+0.73", 1, t3, _difference(t3, "RN", "IN")),
+        Claim(
+            "batch-rn",
+            "statistics over the batch, as the released code has them, are no worse than per photo",
+            "not compared",
+            1,
+            t3,
+            _difference(t3, "RN, batch statistics", "RN"),
+        ),
+        Claim(
+            "batch-bn",
+            "RN as released > BN",
+            "+0.86",
+            1,
+            t3,
+            _difference(t3, "RN, batch statistics", "BN"),
+        ),
+        Claim(
+            "encoder",
+            "RN-B in the encoder alone brings most",
+            "+0.51 of +0.73",
+            1,
+            t2,
+            _difference(t2, "Arch. 1", base),
+        ),
+        Claim("deeper-2", deeper, "-0.47", -1, t2, _difference(t2, "Arch. 2", "Arch. 1")),
+        Claim(
+            "deeper-3",
+            "RN-B everywhere harms",
+            "-0.29",
+            -1,
+            t2,
+            _difference(t2, "Arch. 3", "Arch. 1"),
+        ),
+        Claim("arch-5", "Arch. 5 is the best", "+0.08", 1, t2, _best(t2, "Arch. 5 (RN)")),
+        Claim(
+            "arch-6",
+            "RN-L in the encoder loses the gain",
+            "-0.57",
+            -1,
+            t2,
+            _difference(t2, "Arch. 6", "Arch. 5 (RN)"),
+        ),
+        Claim(
+            "threshold",
+            "t = 0.8 is best, scenes",
+            "+0.14",
+            1,
+            "table4",
+            _best("table4", "Places2, t = 0.8", "Places2"),
+        ),
+        Claim(
+            "threshold-faces",
+            "t = 0.8 is best, faces",
+            "+0.06",
+            1,
+            "table4",
+            _best("table4", "CelebA, t = 0.8", "CelebA"),
+        ),
+        Claim("growth", "the gain (l1, faces) grows with the hole", "+0.17", 1, "table5", _growth),
+        Claim("ca", "RN helps CA", "+2.52", 1, "table6", _difference("table6", "RN-CA", "CA")),
+        Claim("pc", "RN helps PC", "+0.50", 1, "table6", _difference("table6", "RN-PC", "PC")),
+        Claim(
+            "gc",
+            "RN changes GC by next to nothing",
+            "+0.02",
+            0,
+            "table6",
+            _difference("table6", "RN-GC", "GC"),
+        ),
+        Claim("finds", "RN-L finds the hole", "pictures", 1, t3, _finds_the_hole("RN")),
+        Claim(
+            "finds-batch",
+            "RN-L finds the hole, as released",
+            "pictures",
+            1,
+            t3,
+            _finds_the_hole("RN, batch statistics"),
+        ),
+    )
+
+
+CLAIMS = _claims()
