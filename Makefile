@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The stamp makes the install run once, and again when what it depends on changes.
 STAMP := $(VENV)/.installed
+# Tests run in as many processes as there are processors; one that is idle takes from the others.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app test check format docs bench clean
+.PHONY: help install demo app browser test check format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,15 +27,18 @@ demo: $(STAMP)  ## fill holes in sample photos, into out/demo
 app: $(STAMP)  ## open the web app on http://127.0.0.1:7860
 	$(BIN)/regionnorm app
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+browser: $(STAMP)
+	@$(BIN)/python tests/web/browser.py
 
-check: $(STAMP)  ## lint, format, types, import rules and tests
+test: browser  ## run the tests, those of the web app in a browser that it gets if there is none
+	$(PYTEST)
+
+check: browser  ## lint, format, types, import rules and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: $(STAMP)  ## let ruff fix and format the code
 	$(BIN)/ruff check --fix

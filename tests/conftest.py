@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,23 @@ RunCli = Callable[..., tuple[int, str, str]]
 PhotoMaker = Callable[..., Image.Image]
 FolderMaker = Callable[..., Path]
 LogReader = Callable[[Path], dict[str, list[float]]]
+
+
+# `make test` gives each processor a process, in which more threads would stand in each other's
+# way, and in the processes that tests start. Who sets these variables decides otherwise.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
+for _variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+MOST_PROCESSES = 8  # each takes a gigabyte
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process for each processor that this one may use; containers often may use fewer."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(MOST_PROCESSES, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,6 @@ from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
 
-CHROMIUM = "/usr/bin/chromium"
 PATIENCE = 120_000  # milliseconds; nothing takes that long on a computer that is not busy
 
 
@@ -31,9 +31,12 @@ def address(small_weights: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(browsers: ModuleType) -> Iterator[Browser]:
+    path = browsers.find_browser()
+    if path is None:
+        pytest.skip(browsers.ADVICE)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
