@@ -1,4 +1,7 @@
-"""Runs reach their results, also when they are killed on the way."""
+"""Runs reach their results, also when they are killed on the way.
+
+One study is a real one; where a test is about processes alone, ``stub.py`` trains and measures.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,32 @@ import pytest
 import torch
 from PIL import Image
 
-from regionnorm.studies import StudyData, find_photos
+from regionnorm.studies import StudyData, find_photos, runner
 from regionnorm.studies.plan import make_run
 from regionnorm.studies.results import Result
 from regionnorm.studies.runner import RunFailedError, Runner
 from regionnorm.training.recipe import recipe_from_json
 
-SCRIPT = Path(__file__).with_name("tiny.py")
+FOLDER = Path(__file__).parent
+SCRIPT, STUB = FOLDER / "tiny.py", FOLDER / "stub.py"
 PhotoMaker = Callable[..., Image.Image]
 
 
-def load_tiny() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny", SCRIPT)
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-tiny = load_tiny()
+tiny, stub = load(SCRIPT), load(STUB)
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stub trains and measures for the runners of this process."""
+    monkeypatch.setattr(runner, "PROGRAM", (sys.executable, str(STUB)))
 
 
 @pytest.fixture
@@ -65,11 +75,20 @@ def children(process: int) -> list[int]:
     return [int(number) for path in lists for number in path.read_text().split()]
 
 
-def start(photos: Path, out: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start(photos: Path, out: Path, folder: Path, *program: Path) -> subprocess.Popen[bytes]:
     """Start a study in a process of its own and wait for its first checkpoint."""
-    study = subprocess.Popen([sys.executable, str(SCRIPT), str(photos), str(out)])
+    study = subprocess.Popen([sys.executable, SCRIPT, photos, out, *program])
     wait_for(lambda: (folder / "checkpoint.pt").exists())
     return study
+
+
+def start_stub(photos: Path, out: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A study that trains with the stub and is held at the first step, and the stub's number."""
+    folder.mkdir(parents=True)
+    (folder / "hold").touch()
+    study = start(photos, out, folder, STUB)
+    (child,) = children(study.pid)
+    return study, child
 
 
 def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, photos: Path) -> None:
@@ -112,50 +131,61 @@ def test_a_killed_study_goes_on_and_ends_as_one_that_was_not(tmp_path: Path, pho
     with pytest.raises(ValueError, match=f"steps {tiny.STEPS}, not 999"):
         resumed.is_done(longer)
 
-    # Measured otherwise, it is measured again, not trained again.
-    trained = (folder / "weights.safetensors").read_bytes()
-    larger = Runner(killed, replace(scale, limit=1), data)
-    assert not larger.is_done(run)
-    larger.run_all([run])
+
+@pytest.mark.usefixtures("stubbed")
+def test_what_is_to_be_measured_otherwise_is_measured_again_not_trained_again(
+    tmp_path: Path, photos: Path
+) -> None:
+    data, scale = find_photos([photos], tmp_path), tiny.tiny_scale()
+    run = make_run(scale, "rn", 0)
+    folder = tmp_path / "runs" / run.name
+    Runner(tmp_path, scale, data).run_all([run])
+    assert Result.load(folder).photos == 2
+    trained = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
+    other = Runner(tmp_path, replace(scale, limit=1), data)
+    assert not other.is_done(run)
+    other.run_all([run])
     assert Result.load(folder).photos == 1
-    assert (folder / "weights.safetensors").read_bytes() == trained
+    assert trained == {name: (folder / name).read_bytes() for name in trained}
 
 
+@pytest.mark.usefixtures("stubbed")
 def test_what_a_killed_study_left_at_work_is_waited_for(tmp_path: Path, photos: Path) -> None:
-    data = find_photos([photos], tmp_path)
-    scale = tiny.tiny_scale()
+    data, scale = find_photos([photos], tmp_path), tiny.tiny_scale()
     run = make_run(scale, "rn", 0)
     folder = tmp_path / "out" / "runs" / run.name
-    study = start(photos, tmp_path / "out", folder)
-    (left,) = children(study.pid)
-    os.kill(left, signal.SIGSTOP)  # it holds the run's lock until it is let go
+    study, left = start_stub(photos, tmp_path / "out", folder)
     study.kill()
     study.wait()
+    os.kill(left, 0)  # it works on, and holds the run's lock
 
     said: list[str] = []
 
     def status(run: str, doing: str, *_: int) -> None:
         said.append(doing)
         if len(said) == 3:
-            os.kill(left, signal.SIGCONT)
+            (folder / "hold").unlink()
 
     Runner(tmp_path / "out", scale, data, status=status).run_all([run])
     assert said[:3] == ["waiting"] * 3
     assert said[-1] == "done"
-    assert Result.load(folder).steps == steps_of(folder) == tiny.STEPS
+    assert Result.load(folder).steps == stub.steps_of(folder) == tiny.STEPS
+    # Two that train at once would log each step twice.
+    steps = [line.split(",")[0] for line in (folder / "log.csv").read_text().splitlines()[1:]]
+    assert steps == [str(step) for step in range(1, tiny.STEPS + 1)]
 
 
 def test_sigterm_saves_and_leaves_nothing_running(tmp_path: Path, photos: Path) -> None:
     folder = tmp_path / "out" / "runs" / make_run(tiny.tiny_scale(), "rn", 0).name
-    study = start(photos, tmp_path / "out", folder)
-    (child,) = children(study.pid)
+    study, child = start_stub(photos, tmp_path / "out", folder)
     study.send_signal(signal.SIGTERM)
     assert study.wait(timeout=60) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-    assert steps_of(folder) > 0
+    assert stub.read(folder) == {"step": 1, "on_signal": True}
 
 
+@pytest.mark.usefixtures("stubbed")
 def test_a_run_that_fails_says_why_and_stops_the_others(tmp_path: Path, photos: Path) -> None:
     data = find_photos([photos], tmp_path)
     scale = tiny.tiny_scale()

@@ -1,6 +1,6 @@
 """Studies so small that a run takes seconds; also a script that runs one and can be killed.
 
-python tests/studies/tiny.py DATA OUT
+python tests/studies/tiny.py DATA OUT [PROGRAM]    PROGRAM is called in place of `regionnorm`
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from regionnorm.studies import Scale, find_photos
+from regionnorm.studies import Scale, find_photos, runner
 from regionnorm.studies.plan import make_run, mini_scale
-from regionnorm.studies.runner import Runner
 from regionnorm.training import Recipe
 
 STEPS = 16
@@ -42,5 +41,8 @@ def tiny_scale() -> Scale:
 
 
 if __name__ == "__main__":
-    data = find_photos([Path(sys.argv[1])], Path(sys.argv[2]) / "lists")
-    Runner(Path(sys.argv[2]), tiny_scale(), data).run_all([make_run(tiny_scale(), "rn", 0)])
+    photos, out = map(Path, sys.argv[1:3])
+    if len(sys.argv) > 3:
+        runner.PROGRAM = (sys.executable, sys.argv[3])
+    data = find_photos([photos], out / "lists")
+    runner.Runner(out, tiny_scale(), data).run_all([make_run(tiny_scale(), "rn", 0)])

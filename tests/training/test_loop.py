@@ -156,6 +156,23 @@ def test_a_signal_saves_before_stopping(number: int, photo_folder: Folder, tmp_p
     assert int(last.split(",")[0]) == state["step"]
 
 
+def test_a_finished_run_stays_as_it_is(photo_folder: Folder, tmp_path: Path) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    train(tiny(2), data=[photos], out=run)
+    files = {name: (run / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
+    assert train(tiny(2), data=[photos], out=run, resume=True)
+    assert files == {name: (run / name).read_bytes() for name in files}
+
+
+def test_weights_to_start_from_that_are_missing_are_named_in_one_line(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    recipe = tiny(1, init=str(tmp_path / "none.safetensors"))
+    with pytest.raises(ValueError, match=r"none\.safetensors") as caught:
+        train(recipe, data=[photo_folder(1)], out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_run_is_not_overwritten(photo_folder: Folder, tmp_path: Path) -> None:
     photos = photo_folder(2)
     train(tiny(1), data=[photos], out=tmp_path / "run")

@@ -69,17 +69,21 @@ def checkpoint(run: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_fifty_steps_lower_the_loss(
+def test_some_steps_lower_the_loss(
     name: str, photo_folder: Folder, read_log: LogReader, tmp_path: Path
 ) -> None:
+    two_stages = "attention" in name or "gated" in name
+    steps = 30 if two_stages else 50  # those of two stages learn fast enough, and cost more
     # One critic update a step: five would take most of the test's time.
-    recipe = tiny(name, steps=50, discriminator_steps=1)
+    recipe = tiny(name, steps=steps, discriminator_steps=1)
     train(recipe, data=[photo_folder(2)], out=tmp_path)
     values = read_log(tmp_path)
     stages = [values[part] for part in ("l1", "l1_coarse") if part in values]
     total = [sum(step) for step in zip(*stages, strict=True)]
-    assert len(stages) == (1 if "partial" in name or name == "edgeconnect" else 2)
-    assert sum(total[-10:]) < 0.7 * sum(total[:10])
+    assert len(total) == steps
+    assert len(stages) == (2 if two_stages else 1)
+    fifth = steps // 5
+    assert sum(total[-fifth:]) < 0.7 * sum(total[:fifth])
     assert load_pretrained(tmp_path).name == name
 
 

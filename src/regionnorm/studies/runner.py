@@ -33,6 +33,9 @@ except ImportError:  # Windows, where runs are not locked
 
 __all__ = ["RunFailedError", "Runner", "Status", "is_locked", "last_step"]
 
+PROGRAM: Sequence[str] = (sys.executable, "-m", "regionnorm")
+"""What trains and measures, called with the command line's arguments."""
+
 _PLAN, _LOG, _CLOCK, _LOCK = "plan.json", "train.log", "seconds.json", "lock"
 _POLL_SECONDS = 0.3
 _PACKAGES = ("regionnorm", "torch", "numpy", "lightning", "numba")
@@ -203,7 +206,7 @@ class Runner:
         folder, began, log = self.folder / run.name, time.monotonic(), self.folder / run.name / _LOG
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "regionnorm", *arguments],
+                [*PROGRAM, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
