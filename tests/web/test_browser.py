@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -17,12 +19,22 @@ PLAYWRIGHT = [[sys.executable, "-m", "playwright", "install", "chromium"]]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="its commands are shell scripts")
 
 
+@pytest.fixture(scope="module")
+def browsers() -> ModuleType:
+    path = Path(__file__).with_name("browser.py")
+    spec = importlib.util.spec_from_file_location("browser", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """``command(name, script)``: a command that PATH finds; of the system's there is only sh."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    shell = shutil.which("sh")
+    shell = shutil.which("sh", path=os.defpath)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
 
@@ -79,7 +91,8 @@ def test_the_first_way_that_leaves_a_browser_is_the_last_one_tried(
 ) -> None:
     monkeypatch.setattr(browsers.os, "geteuid", lambda: 0, raising=False)
     folder = command("apt-get", "").parent
-    made = f"printf '#!/bin/sh\\n' > {folder}/NAME; /bin/chmod +x {folder}/NAME"
+    chmod = shutil.which("chmod", path=os.defpath)
+    made = f"printf '#!/bin/sh\\n' > {folder}/NAME; {chmod} +x {folder}/NAME"
     works = f'[ "$1" = update ] || {{ {made.replace("NAME", "chromium")}; }}'
     command("apt-get", works if apt == "works" else "exit 100")
     download = command("playwright", made.replace("NAME", "google-chrome"))

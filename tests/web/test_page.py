@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from runpy import run_path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
 
+browsers = run_path(str(Path(__file__).with_name("browser.py")))
+CHROMIUM = browsers["find_browser"]()
+if CHROMIUM is None:
+    pytest.skip(browsers["ADVICE"], allow_module_level=True)
+
 PATIENCE = 120_000  # milliseconds; nothing takes that long on a computer that is not busy
 
 
@@ -31,12 +36,9 @@ def address(small_weights: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(browsers: ModuleType) -> Iterator[Browser]:
-    path = browsers.find_browser()
-    if path is None:
-        pytest.skip(browsers.ADVICE)
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
