@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ def pytest_xdist_auto_num_workers() -> int:
     """One process for each processor that this one may use; containers often may use fewer."""
     affinity = getattr(os, "sched_getaffinity", None)
     return min(MOST_PROCESSES, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def freed_memory_goes_back() -> Iterator[None]:
+    """Commands keep what they free until their process ends, which here lives on.
+
+    Buffers for half of the memory would pile up until the system refuses to fork.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("regionnorm.devices.ctypes", SimpleNamespace(CDLL=lambda _: None))
+        yield
 
 
 @pytest.fixture(autouse=True)
