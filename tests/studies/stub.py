@@ -36,7 +36,7 @@ def train(recipe_file: str, run: Path) -> None:
         while (run / "hold").exists() and not stopped:
             time.sleep(0.01)
         if stopped:
-            time.sleep(0.5)  # who does not wait for the end finds what was saved before
+            time.sleep(1.5)  # who does not wait for the end finds what was saved before
             return save(checkpoint, {"step": step, "on_signal": True})
         time.sleep(0.01)
     (run / "weights.safetensors").write_text(f"of step {step}")
