@@ -63,16 +63,19 @@ def evaluate(
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="Measure this too: feature_distance (VGG-19), lpips, fid, or none; repeatable. "
-            "By default feature_distance if its weights are here ($REGIONNORM_VGG).",
+            help="Measure this too: feature_distance or texture_distance (VGG-19), lpips, fid, or "
+            "none; repeatable. By default the first two if VGG's weights are here "
+            "($REGIONNORM_VGG).",
         ),
     ] = None,
     device: Device = None,
 ) -> int:
     """Measure PSNR, SSIM, l1 and how alike the pictures look, by masked area.
 
-    The feature distance compares activations of VGG-19; it is not LPIPS. LPIPS and FID come from
-    torchmetrics and torchvision: pip install 'regionnorm[lpips]'.
+    The feature distance compares activations of VGG-19 pixel by pixel; it is not LPIPS. The
+    texture distance compares their means and deviations inside the hole, so that blur counts and
+    another piece of the same texture does not. LPIPS and FID come from torchmetrics and
+    torchvision: pip install 'regionnorm[lpips]'.
 
     \b
     Example:

@@ -101,9 +101,9 @@ def evaluate(
     for batch in _batches(_pairs(photos, mask_set), batch_size):
         cases += batch.cases
         for name, model in models.items():
-            result, image = _fill(name, model, batch)
+            result, image, mask = _fill(name, model, batch)
             measured = compute_metrics(result, image, chosen)
-            measured |= {key: metric(result, image) for key, metric in further.items()}
+            measured |= {key: metric(result, image, mask) for key, metric in further.items()}
             for metric_name, column in measured.items():
                 values[name][metric_name] += column.tolist()
             for i, case in enumerate(batch.cases if sets else ()):
@@ -357,8 +357,8 @@ def _batches(pairs: Iterable[tuple[Case, Tensor, Tensor]], batch_size: int) -> I
         yield batch
 
 
-def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor]:
-    """Composited results and photos of a batch, on the device that the model answers on."""
+def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Composited results, photos and masks of a batch, on the device that the model answers on."""
     image, mask = torch.cat(batch.images), torch.cat(batch.masks)
     with torch.inference_mode():
         # Models see what a user would give them: nothing of the photo is left under the hole.
@@ -376,7 +376,7 @@ def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor]:
             f"model {name!r} returned values that are not finite"
             f" for {batch.cases[bad].photo}; its weights may be damaged"
         )
-    return result, image
+    return result, image, mask
 
 
 def _check_arguments(

@@ -29,6 +29,7 @@ _HEADINGS = {
     "ssim": "SSIM",
     "l1": "l1, %",
     "feature_distance": "feature distance (not LPIPS)",
+    "texture_distance": "texture distance",
     "lpips": "LPIPS",
 }
 _DIGITS = {"psnr": 2, "ssim": 4, "l1": 2}  # 4 for others
