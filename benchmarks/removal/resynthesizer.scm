@@ -1,0 +1,27 @@
+; What GIMP's menu entry "Heal selection" asks of the Resynthesizer's engine, with its usual values:
+; samples from 50 px all around the selection, in random order.
+(define (heal photo hole out)
+  (let* ((image (car (gimp-file-load RUN-NONINTERACTIVE photo photo)))
+         (target (car (gimp-image-get-active-drawable image)))
+         (mask (car (gimp-file-load-layer RUN-NONINTERACTIVE image hole))))
+    (gimp-image-insert-layer image mask 0 -1)
+    (gimp-image-select-color image CHANNEL-OP-REPLACE mask '(255 255 255))
+    (gimp-image-remove-layer image mask)
+    (let* ((started (gettimeofday))
+           (surroundings (car (gimp-image-duplicate image)))
+           (corpus (car (gimp-image-get-active-drawable surroundings)))
+           (selected (car (gimp-selection-save surroundings))))
+      (gimp-selection-grow surroundings 50)
+      (gimp-image-select-item surroundings CHANNEL-OP-SUBTRACT selected)
+      (plug-in-resynthesizer
+        RUN-NONINTERACTIVE image target 0 0 1 corpus -1 -1 0.0 0.117 16 500)
+      (let ((ended (gettimeofday)))
+        (gimp-selection-none image)
+        (file-png-save RUN-NONINTERACTIVE image target out out 0 6 0 0 0 0 0)
+        (newline)
+        (display "seconds ")
+        (display
+          (+ (- (car ended) (car started)) (/ (- (cadr ended) (cadr started)) 1000000.0)))
+        (newline))
+      (gimp-image-delete surroundings))
+    (gimp-image-delete image)))
