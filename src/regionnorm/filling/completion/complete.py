@@ -19,7 +19,7 @@ Place = npt.NDArray[np.bool_]
 P = dict(
     work=14000, ring=4, arcs=8, whole_peaks=8, arc_peaks=4, dominant=40, apart=3, least=3,
     most=0.35, grad=1.0, potts=0.03, band=3.0, distance=0.05, keep=0.15, net_cost=None,
-    rounds=2, radius=4, sweeps=3, refine=True, poisson=True, bandr=2,
+    rounds=2, radius=4, sweeps=3, pull=0.0, pull_most=0.5, pull_sigma=2, pull_grad=0.0, net_slope=0.5, recut=False, refine=True, poisson=True, bandr=2,
 )
 TIMES: dict[str, float] = {}
 
@@ -111,7 +111,36 @@ def structure(pixels, hole, features, network, seed):
     return offs, chosen
 
 
-def cut(pixels, hole, features, network, offs):
+def fill_smooth(x, known):
+    """Push-pull continuation of the known into the unknown, [H, W, C]."""
+    w = known.astype(np.float32)[..., None]
+    if known.all() or max(known.shape) <= 1:
+        return x
+    h, wd = known.shape
+    pad = ((0, h % 2), (0, wd % 2), (0, 0))
+    a, b = np.pad(x * w, pad), np.pad(w, pad)
+    f = lambda q: q[::2, ::2] + q[1::2, ::2] + q[::2, 1::2] + q[1::2, 1::2]
+    sa, sb = f(a), f(b)
+    small = fill_smooth(sa / np.maximum(sb, 1e-6), sb[..., 0] > 0)
+    p = np.pad(small, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    # bilinear
+    even = lambda q: np.stack([0.25 * q[:-2] + 0.75 * q[1:-1], 0.75 * q[1:-1] + 0.25 * q[2:]], 1).reshape(-1, *q.shape[1:])
+    up = even(p)
+    up = even(up.transpose(1, 0, 2)).transpose(1, 0, 2)
+    return np.where(w > 0, x, up[:h, :wd]).astype(np.float32)
+
+
+def smooth(x, weight, times):
+    """Normalised binomial blur, [H, W, C]."""
+    x = np.concatenate([x * weight[..., None], weight[..., None]], 2).astype(np.float32)
+    for _ in range(times):
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        x = (x[:-2] + 2 * x[1:-1] + x[2:]) / 4
+        x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]) / 4
+    return x[..., :-1] / np.maximum(x[..., -1:], 1e-4)
+
+
+def cut(pixels, hole, features, network, offs, start=None, sweeps=None):
     height, width = hole.shape
     rows, columns = np.nonzero(hole)
     values = np.zeros((len(offs), len(rows), features.shape[2]), np.float32)
@@ -127,10 +156,22 @@ def cut(pixels, hole, features, network, offs):
     size = max(hole.shape)
     fp = np.pad(features, ((r, r), (r, r), (0, 0)))
     kp = np.pad(known, r)
+    times = 2 * P["pull_sigma"] ** 2
+    low = smooth(features[..., :3], known, times)
+    want = smooth(network[..., :3], np.ones_like(known), times)[rows, columns]
+    if P["pull_grad"]:
+        glow = smooth(features[..., 3:], known, times)
+        gwant = fill_smooth(features[..., 3:], known)
+        gwant = smooth(gwant, np.ones_like(known), times)[rows, columns]
     for k, (down, right) in enumerate(offs):
         if k == 0:
             values[0] = network[rows, columns]
-            costs[0] = P["net_cost"] if P["net_cost"] is not None else graph_cut.FORBIDDEN / 2
+            if P["net_cost"] is None:
+                costs[0] = graph_cut.FORBIDDEN / 2
+            else:
+                expected = smooth(fill_smooth(features[..., 3:], known), np.ones_like(known), 2)[rows, columns].sum(1)
+                own = smooth(network[..., 3:], np.ones_like(known), 2)[rows, columns].sum(1)
+                costs[0] = P["net_cost"] + P["net_slope"] * np.maximum(0, expected - own) / (0.02 * P["grad"] + expected)
             continue
         y, x = rows + down, columns + right
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -138,7 +179,12 @@ def cut(pixels, hole, features, network, offs):
         ok = inside & known[yc, xc]
         values[k] = np.where(ok[:, None], features[yc, xc], 0)
         costs[k] = np.where(ok, P["distance"] * math.hypot(down, right) / size, graph_cut.FORBIDDEN)
-        # at the border
+        if P["pull"]:
+            d = np.sqrt(((low[yc, xc] - want) ** 2).sum(1))
+            costs[k] += np.where(ok, P["pull"] * np.minimum(d, P["pull_most"]), 0)
+        if P["pull_grad"]:
+            d = np.abs(glow[yc, xc] - gwant).sum(1) / (0.02 * P["grad"] + np.abs(gwant).sum(1))
+            costs[k] += np.where(ok, P["pull_grad"] * np.minimum(d, 1.0), 0)
         for dy, dx, w in weights:
             nk = kp[rows + dy + r, columns + dx + r]
             idx = np.flatnonzero(nk & ok)
@@ -149,7 +195,7 @@ def cut(pixels, hole, features, network, offs):
             d = np.where(kp[py, px], d, 0.5 * P["most"])
             costs[k, idx] += (P["band"] * w / norm) * d
     neighbours = maxflow.neighbours_of(hole)
-    return graph_cut.choose(values, costs.astype(np.float32), neighbours, potts=P["potts"], sweeps=P["sweeps"])
+    return graph_cut.choose(values, costs.astype(np.float32), neighbours, potts=P["potts"], sweeps=sweeps or P["sweeps"], start=start)
 
 
 def depth_of(hole: Place) -> Floats:
@@ -225,6 +271,21 @@ def refine(pixels, hole, down, right, painted, seed, last):
     return od, orr
 
 
+def recut(pixels, hole, down, right, painted, level, image, full):
+    both = np.stack([down[hole], right[hole]], 1)
+    offs, start, count = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(-count)
+    rank = np.empty(len(offs), int); rank[order] = np.arange(len(offs))
+    offs = offs[order]; start = rank[start.ravel()].astype(np.int32)
+    offs = np.concatenate([[[0, 0]], offs]).astype(np.int32); start += 1
+    grad = busyness(image, full, level) * P["grad"]
+    features = np.ascontiguousarray(np.concatenate([pixels, grad], 2), dtype=np.float32)
+    nf = np.concatenate([painted, np.zeros_like(grad)], 2)
+    chosen = cut(pixels, hole, features, nf, offs, start=start, sweeps=1)
+    down[hole], right[hole] = offs[chosen, 0], offs[chosen, 1]
+    return down, right
+
+
 def complete_window(image: Floats, hole: Place, network: Floats | None, seed: int = 0) -> Floats:
     area = hole.size
     depth = max(0, round(math.log(area / P["work"], 4)))
@@ -252,7 +313,10 @@ def complete_window(image: Floats, hole: Place, network: Floats | None, seed: in
                 down = np.repeat(np.repeat(down * 2, 2, 0), 2, 1)[:h, :w]
                 right = np.repeat(np.repeat(right * 2, 2, 0), 2, 1)[:h, :w]
                 down[~small] = 0; right[~small] = 0
-            if P["refine"]:
+                if P["recut"] and level == depth - 1:
+                    with tick("recut"):
+                        down, right = recut(pixels, small, down, right, nets[level], level, image, hole)
+            if P["refine"] and (not P["recut"] or level < depth):
                 down, right = refine(pixels, small, down, right, nets[level], seed * 100 + level * 10, level == 0 or P.get("always_best", False))
     result = paste(image, hole, down, right, net)
     if P["poisson"]:
