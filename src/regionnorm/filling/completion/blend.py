@@ -24,22 +24,16 @@ Place = npt.NDArray[np.bool_]
 
 
 def correction(
-    photo: Floats,
-    hole: Place,
-    down: Integers,
-    right: Integers,
-    painted: Floats,
-    keep: float,
+    pixels: Floats, hole: Place, down: Integers, right: Integers, keep: float
 ) -> Floats:
     """What to add to a collage so that its pieces meet.
 
     Args:
-        photo: float32 ``[H, W, 3]``; what is under the hole is not read.
+        pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
         hole: bool ``[H, W]``.
         down: int32 ``[H, W]``: rows to what each hole pixel copies; with ``right`` 0 as well,
-            the pixel shows ``painted`` instead.
+            the pixel shows what is painted there.
         right: The same, columns.
-        painted: float32 ``[H, W, 3]``: another picture to show, the photo outside the hole.
         keep: The mismatch of colours (L2) at which the correction is down to 1 / e.
 
     Returns:
@@ -48,32 +42,31 @@ def correction(
     height, width = hole.shape
     weights = Laplace(*(np.zeros((height, width), np.float32) for _ in range(3)))
     targets = np.zeros((3, height, width), np.float32)
-    _assemble(photo, hole, down, right, painted, np.float32(keep), *weights, targets)
+    _assemble(pixels, hole, down, right, np.float32(keep), *weights, targets)
     return np.stack([solve(weights, target) for target in targets], axis=2)
 
 
 @jit
-def _shown(photo: Any, hole: Any, painted: Any, down: Any, right: Any, row: Any, column: Any) -> Any:
+def _shown(pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any) -> Any:
     """Whether a piece with this offset shows anything at a pixel, and what."""
     height, width = hole.shape
     nothing = np.float32(0)
     if down == 0 and right == 0:
-        pixel = painted[row, column]
+        pixel = pixels[row, column]
         return True, pixel[0], pixel[1], pixel[2]
     row, column = row + down, column + right
     if not (0 <= row < height and 0 <= column < width) or hole[row, column]:
         return False, nothing, nothing, nothing
-    pixel = photo[row, column]
+    pixel = pixels[row, column]
     return True, pixel[0], pixel[1], pixel[2]
 
 
 @jit
 def _assemble(
-    photo: Any,
+    pixels: Any,
     hole: Any,
     down: Any,
     right: Any,
-    painted: Any,
     keep: Any,
     to_right: Any,
     to_below: Any,
@@ -106,21 +99,21 @@ def _assemble(
                 red = green = blue = np.float32(0)
                 views = 0
                 if inside:
-                    good, a0, a1, a2 = _shown(photo, hole, painted, d, r, row2, column2)
+                    good, a0, a1, a2 = _shown(pixels, hole, d, r, row2, column2)
                     if good:
                         if inside2:
-                            _, b0, b1, b2 = _shown(photo, hole, painted, d2, r2, row2, column2)
+                            _, b0, b1, b2 = _shown(pixels, hole, d2, r2, row2, column2)
                         else:
-                            b0, b1, b2 = photo[row2, column2, 0], photo[row2, column2, 1], photo[row2, column2, 2]
+                            b0, b1, b2 = pixels[row2, column2, 0], pixels[row2, column2, 1], pixels[row2, column2, 2]
                         red, green, blue = red + a0 - b0, green + a1 - b1, blue + a2 - b2
                         views += 1
                 if inside2:
-                    good, a0, a1, a2 = _shown(photo, hole, painted, d2, r2, row, column)
+                    good, a0, a1, a2 = _shown(pixels, hole, d2, r2, row, column)
                     if good:
                         if inside:
-                            _, b0, b1, b2 = _shown(photo, hole, painted, d, r, row, column)
+                            _, b0, b1, b2 = _shown(pixels, hole, d, r, row, column)
                         else:
-                            b0, b1, b2 = photo[row, column, 0], photo[row, column, 1], photo[row, column, 2]
+                            b0, b1, b2 = pixels[row, column, 0], pixels[row, column, 1], pixels[row, column, 2]
                         red, green, blue = red + b0 - a0, green + b1 - a1, blue + b2 - a2
                         views += 1
                 if views == 0:

@@ -1,338 +1,277 @@
-"""Complete a photo: draft."""
+"""Fill wide holes with pieces of the same photo, joined with a network's fill.
+
+On a small copy of the photo a graph cut decides what goes where (:mod:`.structure`); the map of
+shifts is refined level by level up to the photo (:mod:`.refine`); a correction takes away steps
+of brightness between pieces (:mod:`.blend`). Narrow holes stay the network's, which is better
+there. NumPy and numba are all that is needed; one thread does the work, so that the same seed
+gives the same bytes everywhere.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from regionnorm.filling.completion import blend, graph_cut, maxflow, offsets, patchmatch
-from regionnorm.masks.regions import dilate_square, label_regions
+from regionnorm.filling.completion.blend import correction
+from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
+from regionnorm.filling.completion.refine import doubled, pasted, refined
+from regionnorm.filling.completion.structure import Scene, choose_offsets
+from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
 
+__all__ = ["METHODS", "NARROW", "Method", "complete", "warm_up"]
+
+Pixels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
+Method = Literal["auto", "exemplar"]
+METHODS: tuple[str, ...] = get_args(Method)
 
-P = dict(
-    work=14000, ring=4, arcs=8, whole_peaks=8, arc_peaks=4, dominant=40, apart=3, least=3,
-    most=0.35, grad=1.0, potts=0.03, band=3.0, distance=0.05, keep=0.15, net_cost=None,
-    rounds=2, radius=4, sweeps=3, pull=0.0, pull_most=0.5, pull_sigma=2, pull_grad=0.0, net_slope=0.5, recut=False, refine=True, poisson=True, bandr=2,
-)
-TIMES: dict[str, float] = {}
+NARROW = 12
+"""Half the width in pixels below which a hole stays the network's."""
 
-
-class tick:
-    def __init__(self, name): self.name = name
-    def __enter__(self): self.t = time.process_time()
-    def __exit__(self, *a): TIMES[self.name] = TIMES.get(self.name, 0) + time.process_time() - self.t
-
-
-def halve(pixels: Floats, hole: Place) -> tuple[Floats, Place]:
-    """The next coarser level: the mean of four; hole where any of the four is."""
-    height, width = hole.shape
-    padding = ((0, height % 2), (0, width % 2))
-    pixels = np.pad(pixels, (*padding, (0, 0)), mode="edge")
-    hole = np.pad(hole, padding, mode="edge")
-    small = (pixels[::2, ::2] + pixels[1::2, ::2] + pixels[::2, 1::2] + pixels[1::2, 1::2]) / np.float32(4)
-    return small, hole[::2, ::2] | hole[1::2, ::2] | hole[::2, 1::2] | hole[1::2, 1::2]
+_WORK = 14_000  # pixels, about, of the copy on which the structure is decided
+_LEAST_KNOWN = 0.25  # share of that copy that has to be known
+_MARGIN = 96  # known pixels around a hole to copy from, at least
+_TOGETHER = 32  # holes whose boxes are nearer to each other are filled together
+_KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
+_TONE, _TONE_KEEP, _TONE_LEVELS, _TONE_BLURS = 0.0, 0.25, 3, 4
+_SAMPLE = 200_000  # pixels that say what range the photo has
+_LEAST_RANGE = 0.05
 
 
-def busyness(pixels: Floats, hole: Place, levels: int) -> Floats:
-    """Mean absolute differences of luminance across and down, [h, w, 2] at the structure level."""
-    grey = pixels.mean(2)
-    fine = np.zeros((*grey.shape, 2), np.float32)
-    fine[:, :-1, 0] = np.abs(np.diff(grey, axis=1))
-    fine[:-1, :, 1] = np.abs(np.diff(grey, axis=0))
-    near = dilate_square(hole, 1)
-    fine[near] = 0
-    weight = (~near).astype(np.float32)[..., None]
-    both = np.concatenate([fine, weight], axis=2)
-    none = np.zeros_like(hole)
-    for _ in range(levels):
-        both, none = halve(both, none)
-    # average 3x3
-    p = np.pad(both, ((1, 1), (1, 1), (0, 0)))
-    p = p[:-2] + p[1:-1] + p[2:]
-    p = p[:, :-2] + p[:, 1:-1] + p[:, 2:]
-    return p[..., :2] / np.maximum(p[..., 2:], 1e-3)
+def complete(
+    image: Pixels,
+    mask: Place,
+    *,
+    network: Pixels | None = None,
+    method: str = "auto",
+    seed: int = 0,
+) -> Pixels:
+    """Fill the hole of a photo.
 
+    Args:
+        image: ``[H, W, 3]``: uint8, uint16, or floating point in [0, 1]. What lies under the hole
+            is not read.
+        mask: bool ``[H, W]``, True = hole.
+        network: A network's fill, of the same shape and type; None fills from the photo alone.
+        method: ``"auto"`` joins both, ``"exemplar"`` leaves the network's fill aside.
+        seed: At least 0; another one gives another fill.
 
-def structure(pixels, hole, features, network, seed):
-    """Offsets for the hole's pixels at the structure level."""
-    height, width = hole.shape
-    known = ~hole
-    with tick("ring"):
-        labels = [np.zeros((1, 2), np.int32)]
-        regions, count = label_regions(hole)
-        sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-        for number in np.argsort(-sizes, kind="stable")[:4]:
-            part = regions == number + 1
-            ring = dilate_square(part, P["ring"]) & known
-            rows = np.flatnonzero(ring)
-            if len(rows) > 800:
-                keep = rows[:: -(-len(rows) // 800)]
-                ring = np.zeros_like(ring); ring.flat[keep] = True
-            if not ring.any():
-                continue
-            arc = offsets.arcs_of(ring, P["arcs"])
-            score = offsets.ring_match(features, known, ring, arc, P["arcs"], P["most"])
-            share = np.bincount(arc, minlength=P["arcs"]).astype(np.float32) / len(arc)
-            whole = np.tensordot(share, score, 1)
-            labels.append(offsets.peaks(whole, P["whole_peaks"], apart=P["apart"], least=P["least"]))
-            for one in score:
-                labels.append(offsets.peaks(one, P["arc_peaks"], apart=P["apart"], least=P["least"]))
-    with tick("dominant"):
-        sources = ~dilate_square(np.pad(hole, 1, constant_values=True), patchmatch.RADIUS)[1:-1, 1:-1]
-        side = max(np.ptp(np.nonzero(hole)[0]), np.ptp(np.nonzero(hole)[1])) + 1
-        near = sources & dilate_square(hole, max(16, int(side // 2)))
-        rows, columns = (a.astype(np.int32) for a in np.nonzero(near))
-        places = np.argwhere(sources).astype(np.int32)
-        if len(rows) and len(places) > 64:
-            rng = np.random.default_rng(seed)
-            start = places[rng.integers(len(places), size=len(rows))]
-            number_at = np.full(hole.shape, -1, np.int32); number_at[rows, columns] = np.arange(len(rows))
-            patches = patchmatch.Patches(rows, columns, number_at, sources)
-            down, right = start[:, 0] - rows, start[:, 1] - columns
-            bad = (abs(down) < 6) & (abs(right) < 6)
-            field = patchmatch.Field(down.astype(np.int32), right.astype(np.int32), np.zeros(len(rows), np.float32))
-            flat = patchmatch.padded_rows(pixels)
-            patchmatch.measure(flat, flat, patches, field)
-            field.costs[bad] = 1e30
-            patchmatch.improve(flat, flat, patches, field, 6, max(hole.shape), 6, seed + 1)
-            good = field.costs < 1e29
-            labels.append(offsets.peaks(offsets.repetitions(field.down[good], field.right[good], hole.shape), P["dominant"], apart=P["apart"], least=P["least"]))
-    _, first = np.unique(np.concatenate(labels), axis=0, return_index=True)
-    offs = np.concatenate(labels)[np.sort(first)]
-    with tick("cut"):
-        chosen = cut(pixels, hole, features, network, offs)
-    return offs, chosen
+    Returns:
+        A new array of ``image``'s shape and type; known pixels are the same. Grey photos stay
+        grey, and one colour stays one colour.
 
-
-def fill_smooth(x, known):
-    """Push-pull continuation of the known into the unknown, [H, W, C]."""
-    w = known.astype(np.float32)[..., None]
-    if known.all() or max(known.shape) <= 1:
-        return x
-    h, wd = known.shape
-    pad = ((0, h % 2), (0, wd % 2), (0, 0))
-    a, b = np.pad(x * w, pad), np.pad(w, pad)
-    f = lambda q: q[::2, ::2] + q[1::2, ::2] + q[::2, 1::2] + q[1::2, 1::2]
-    sa, sb = f(a), f(b)
-    small = fill_smooth(sa / np.maximum(sb, 1e-6), sb[..., 0] > 0)
-    p = np.pad(small, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    # bilinear
-    even = lambda q: np.stack([0.25 * q[:-2] + 0.75 * q[1:-1], 0.75 * q[1:-1] + 0.25 * q[2:]], 1).reshape(-1, *q.shape[1:])
-    up = even(p)
-    up = even(up.transpose(1, 0, 2)).transpose(1, 0, 2)
-    return np.where(w > 0, x, up[:h, :wd]).astype(np.float32)
-
-
-def smooth(x, weight, times):
-    """Normalised binomial blur, [H, W, C]."""
-    x = np.concatenate([x * weight[..., None], weight[..., None]], 2).astype(np.float32)
-    for _ in range(times):
-        x = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        x = (x[:-2] + 2 * x[1:-1] + x[2:]) / 4
-        x = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]) / 4
-    return x[..., :-1] / np.maximum(x[..., -1:], 1e-4)
-
-
-def cut(pixels, hole, features, network, offs, start=None, sweeps=None):
-    height, width = hole.shape
-    rows, columns = np.nonzero(hole)
-    values = np.zeros((len(offs), len(rows), features.shape[2]), np.float32)
-    costs = np.zeros((len(offs), len(rows)), np.float32)
-    known = ~hole
-    r = P["bandr"]
-    weights = []
-    for dy in range(-r, r + 1):
-        for dx in range(-r, r + 1):
-            if (dy, dx) != (0, 0):
-                weights.append((dy, dx, 1.0 / (abs(dy) + abs(dx)) ** 2))
-    norm = sum(w for *_, w in weights) / 4
-    size = max(hole.shape)
-    fp = np.pad(features, ((r, r), (r, r), (0, 0)))
-    kp = np.pad(known, r)
-    times = 2 * P["pull_sigma"] ** 2
-    low = smooth(features[..., :3], known, times)
-    want = smooth(network[..., :3], np.ones_like(known), times)[rows, columns]
-    if P["pull_grad"]:
-        glow = smooth(features[..., 3:], known, times)
-        gwant = fill_smooth(features[..., 3:], known)
-        gwant = smooth(gwant, np.ones_like(known), times)[rows, columns]
-    for k, (down, right) in enumerate(offs):
-        if k == 0:
-            values[0] = network[rows, columns]
-            if P["net_cost"] is None:
-                costs[0] = graph_cut.FORBIDDEN / 2
-            else:
-                expected = smooth(fill_smooth(features[..., 3:], known), np.ones_like(known), 2)[rows, columns].sum(1)
-                own = smooth(network[..., 3:], np.ones_like(known), 2)[rows, columns].sum(1)
-                costs[0] = P["net_cost"] + P["net_slope"] * np.maximum(0, expected - own) / (0.02 * P["grad"] + expected)
-            continue
-        y, x = rows + down, columns + right
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        yc, xc = y.clip(0, height - 1), x.clip(0, width - 1)
-        ok = inside & known[yc, xc]
-        values[k] = np.where(ok[:, None], features[yc, xc], 0)
-        costs[k] = np.where(ok, P["distance"] * math.hypot(down, right) / size, graph_cut.FORBIDDEN)
-        if P["pull"]:
-            d = np.sqrt(((low[yc, xc] - want) ** 2).sum(1))
-            costs[k] += np.where(ok, P["pull"] * np.minimum(d, P["pull_most"]), 0)
-        if P["pull_grad"]:
-            d = np.abs(glow[yc, xc] - gwant).sum(1) / (0.02 * P["grad"] + np.abs(gwant).sum(1))
-            costs[k] += np.where(ok, P["pull_grad"] * np.minimum(d, 1.0), 0)
-        for dy, dx, w in weights:
-            nk = kp[rows + dy + r, columns + dx + r]
-            idx = np.flatnonzero(nk & ok)
-            a = fp[rows[idx] + dy + r, columns[idx] + dx + r]
-            py, px = y[idx] + dy + r, x[idx] + dx + r
-            b = fp[py, px]
-            d = np.sqrt(((a - b) ** 2).sum(1))
-            d = np.where(kp[py, px], d, 0.5 * P["most"])
-            costs[k, idx] += (P["band"] * w / norm) * d
-    neighbours = maxflow.neighbours_of(hole)
-    return graph_cut.choose(values, costs.astype(np.float32), neighbours, potts=P["potts"], sweeps=sweeps or P["sweeps"], start=start)
-
-
-def depth_of(hole: Place) -> Floats:
-    """Chebyshev distance to the known."""
-    depth = np.zeros(hole.shape, np.float32)
-    left = hole.copy()
-    n = 0
-    while left.any() and n < 64:
-        n += 1
-        depth[left] = n
-        left = ~dilate_square(~left, 1)
-    return depth
-
-
-def spread(down, right, hole, radius):
-    """Give known pixels near the hole an offset of the nearest hole pixel."""
-    have = hole.copy()
-    for _ in range(radius):
-        new = dilate_square(have, 1) & ~have
-        for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)):
-            sh = np.zeros_like(have)
-            ys, yt = slice(max(0, dy), hole.shape[0] + min(0, dy)), slice(max(0, -dy), hole.shape[0] + min(0, -dy))
-            xs, xt = slice(max(0, dx), hole.shape[1] + min(0, dx)), slice(max(0, -dx), hole.shape[1] + min(0, -dx))
-            sh[yt, xt] = have[ys, xs]
-            take = new & sh
-            td = np.zeros_like(down); td[yt, xt] = down[ys, xs]
-            tr = np.zeros_like(right); tr[yt, xt] = right[ys, xs]
-            down[take] = td[take]; right[take] = tr[take]
-            new &= ~take
-            have = have | take
-    return down, right
-
-
-def paste(pixels, hole, down, right, painted):
-    result = pixels.copy()
-    rows, columns = np.nonzero(hole)
-    y, x = rows + down[rows, columns], columns + right[rows, columns]
-    y, x = y.clip(0, hole.shape[0] - 1), x.clip(0, hole.shape[1] - 1)
-    result[rows, columns] = pixels[y, x]
-    own = (down[rows, columns] == 0) & (right[rows, columns] == 0)
-    result[rows[own], columns[own]] = painted[rows[own], columns[own]]
+    Raises:
+        ValueError: A shape or a type does not fit, the method is not known, ``seed`` is negative,
+            or all is hole and there is no network's fill.
+    """
+    _check(image, mask, network, method, seed)
+    painted = network if method == "auto" else None
+    if not mask.any():
+        return image.copy()
+    if mask.all():
+        if painted is None:
+            raise ValueError("the mask covers the whole image; leave something to copy from")
+        return painted.copy()
+    known = image[~mask]
+    result: Pixels = image.copy()
+    if (known == known[0]).all():
+        result[mask] = known[0]
+        return result
+    grey = bool((known == known[:, :1]).all())
+    low, high = _range(known)
+    del known
+    wide = mask
+    if painted is not None:
+        inside = painted[mask]
+        result[mask] = _greyed(inside) if grey else inside
+        wide = _wide(mask)
+    # What the network filled counts as known beside the wide holes.
+    for hole, window in _groups(wide):
+        part = result[window.slices]
+        unknown = wide[window.slices]
+        levels = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+        scale = np.float32(1 / ((high - low) * levels))
+        pixels = part.astype(np.float32) * scale
+        pixels -= np.float32(low * levels) * scale
+        filled = _completed(pixels, unknown, painted is not None, seed)[hole]
+        filled = (filled / scale + np.float32(low * levels)).clip(0, levels)
+        part[hole] = np.rint(filled) if image.dtype.kind == "u" else filled
     return result
 
 
-def refine(pixels, hole, down, right, painted, seed, last):
-    own = hole & (down == 0) & (right == 0)
-    todo = hole & ~own
-    if not todo.any():
-        return down, right
-    fixed_down, fixed_right = down.copy(), right.copy()
-    down, right = spread(down.copy(), right.copy(), todo, patchmatch.RADIUS)
-    target = dilate_square(todo, patchmatch.RADIUS) & ~own
-    sources = ~dilate_square(np.pad(hole, 1, constant_values=True), patchmatch.RADIUS)[1:-1, 1:-1]
-    if not sources.any():
-        return fixed_down, fixed_right
-    rows, columns = (a.astype(np.int32) for a in np.nonzero(target))
-    number_at = np.full(hole.shape, -1, np.int32); number_at[rows, columns] = np.arange(len(rows), dtype=np.int32)
-    patches = patchmatch.Patches(rows, columns, number_at, sources)
-    field = patchmatch.Field(down[rows, columns].copy(), right[rows, columns].copy(), np.zeros(len(rows), np.float32))
-    current = paste(pixels, hole, fixed_down, fixed_right, painted)
-    source = patchmatch.padded_rows(pixels)
-    trust = (1.2 ** -depth_of(hole)[rows, columns]).astype(np.float32)
-    od, orr = fixed_down.copy(), fixed_right.copy()
-    for turn in range(P["rounds"]):
-        flat = patchmatch.padded_rows(current)
-        with tick("pm"):
-            patchmatch.measure(flat, source, patches, field)
-            patchmatch.improve(flat, source, patches, field, 2, P["radius"], 0, seed + turn)
-        costs = field.costs[field.costs < 1e29]
-        scale = np.float32(max(np.percentile(costs, 75), 1e-4)) if len(costs) else np.float32(1)
-        with tick("vote"):
-            patchmatch.vote(pixels, todo, patches, field, trust, scale, last and turn == P["rounds"] - 1 or P.get("always_best", False), current, od, orr)
-    return od, orr
+def warm_up() -> None:
+    """Compile everything that :func:`complete` needs, so that the first photo need not wait."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    mask = np.zeros((96, 96), bool)
+    mask[30:66, 30:66] = True
+    complete(noise, mask)
 
 
-def recut(pixels, hole, down, right, painted, level, image, full):
-    both = np.stack([down[hole], right[hole]], 1)
-    offs, start, count = np.unique(both, axis=0, return_inverse=True, return_counts=True)
-    order = np.argsort(-count)
-    rank = np.empty(len(offs), int); rank[order] = np.arange(len(offs))
-    offs = offs[order]; start = rank[start.ravel()].astype(np.int32)
-    offs = np.concatenate([[[0, 0]], offs]).astype(np.int32); start += 1
-    grad = busyness(image, full, level) * P["grad"]
-    features = np.ascontiguousarray(np.concatenate([pixels, grad], 2), dtype=np.float32)
-    nf = np.concatenate([painted, np.zeros_like(grad)], 2)
-    chosen = cut(pixels, hole, features, nf, offs, start=start, sweeps=1)
-    down[hole], right[hole] = offs[chosen, 0], offs[chosen, 1]
-    return down, right
+def _check(
+    image: Pixels, mask: Place, network: Pixels | None, method: str, seed: int
+) -> None:
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image has shape {list(image.shape)}; give [H, W, 3]")
+    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+        raise ValueError(f"image holds {image.dtype}; give uint8, uint16 or floating point")
+    if mask.dtype != np.bool_ or mask.shape != image.shape[:2]:
+        raise ValueError(
+            f"mask holds {mask.dtype} {list(mask.shape)}; this image needs bool "
+            f"{list(image.shape[:2])}"
+        )
+    if network is not None and (network.shape != image.shape or network.dtype != image.dtype):
+        raise ValueError(
+            f"network holds {network.dtype} {list(network.shape)}; this image needs "
+            f"{image.dtype} {list(image.shape)}"
+        )
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not known; use {', '.join(METHODS)}")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; give 0 or more")
 
 
-def complete_window(image: Floats, hole: Place, network: Floats | None, seed: int = 0) -> Floats:
-    area = hole.size
-    depth = max(0, round(math.log(area / P["work"], 4)))
-    pyramid = [(image, hole)]
-    net = image.copy() if network is None else np.where(hole[..., None], network, image)
-    nets = [net]
-    for _ in range(depth):
-        pyramid.append(halve(*pyramid[-1]))
-        nets.append(halve(nets[-1], pyramid[-2][1])[0])
-    pixels, small = pyramid[-1]
-    if small.all():
-        return net
-    grad = busyness(image, hole, depth) * P["grad"]
-    features = np.ascontiguousarray(np.concatenate([pixels, grad], 2), dtype=np.float32)
-    nfeat = np.concatenate([nets[-1], busyness(net, np.zeros_like(hole), depth) * P["grad"]], 2).astype(np.float32)
-    with tick("structure"):
-        offs, chosen = structure(pixels, small, features, nfeat, seed)
-    down, right = np.zeros(small.shape, np.int32), np.zeros(small.shape, np.int32)
-    down[small], right[small] = offs[chosen, 0], offs[chosen, 1]
-    with tick("refine"):
-        for level in range(depth, -1, -1):
-            pixels, small = pyramid[level]
-            if level < depth:
-                h, w = small.shape
-                down = np.repeat(np.repeat(down * 2, 2, 0), 2, 1)[:h, :w]
-                right = np.repeat(np.repeat(right * 2, 2, 0), 2, 1)[:h, :w]
-                down[~small] = 0; right[~small] = 0
-                if P["recut"] and level == depth - 1:
-                    with tick("recut"):
-                        down, right = recut(pixels, small, down, right, nets[level], level, image, hole)
-            if P["refine"] and (not P["recut"] or level < depth):
-                down, right = refine(pixels, small, down, right, nets[level], seed * 100 + level * 10, level == 0 or P.get("always_best", False))
-    result = paste(image, hole, down, right, net)
-    if P["poisson"]:
-        with tick("blend"):
-            r = np.flatnonzero(hole.any(1)); c = np.flatnonzero(hole.any(0))
-            result = result + blend.correction(image, hole, down, right, net, P["keep"])
-    return np.where(hole[..., None], result, image)
+def _range(known: Pixels) -> tuple[float, float]:
+    """Between which values, in [0, 1], nearly all known pixels lie: dark photos count as others."""
+    sample = known[:: -(-len(known) // _SAMPLE)].astype(np.float64)
+    if known.dtype.kind == "u":
+        sample /= np.iinfo(known.dtype).max
+    low, high = np.percentile(sample, [1, 99])
+    return float(low), float(max(high, low + _LEAST_RANGE))
 
 
-def complete(image, mask, *, network=None, seed=0):
-    x = image.astype(np.float32) / 255
-    n = None if network is None else network.astype(np.float32) / 255
-    lo, hi = np.percentile(x[~mask], [1, 99])
-    scale = 1 / max(hi - lo, 0.1)
-    x = (x - lo) * scale
-    n = None if n is None else (n - lo) * scale
-    out = complete_window(x.astype(np.float32), mask, None if n is None else n.astype(np.float32), seed)
-    out = np.rint((out / scale + lo) * 255).clip(0, 255).astype(np.uint8)
-    return np.where(mask[..., None], out, image)
+def _greyed(pixels: Pixels) -> Pixels:
+    """The mean of the channels of ``[N, 3]`` in all three."""
+    mean = pixels.astype(np.float64).mean(axis=1, keepdims=True)
+    mean = np.rint(mean) if pixels.dtype.kind == "u" else mean
+    return np.broadcast_to(mean, pixels.shape).astype(pixels.dtype)
+
+
+# --- where ----------------------------------------------------------------------------------------
+
+
+def _wide(mask: Place) -> Place:
+    """The separate holes that are wide somewhere."""
+    core = ~dilate_square(~mask, NARROW - 1)
+    if not core.any():
+        return core
+    parts, count = label_regions(mask)
+    wide = np.zeros(count + 1, bool)
+    wide[np.unique(parts[core])] = True
+    wide[0] = False
+    return wide[parts]
+
+
+def _groups(hole: Place) -> list[tuple[Place, Window]]:
+    """Holes near to each other, each group in a window with what it may copy from.
+
+    Returns:
+        bool of the window's size, the group's holes, and the window.
+    """
+    height, width = hole.shape
+    parts, count = label_regions(hole)
+    boxes = _boxes(parts, count)
+    groups = [{number} for number in range(1, count + 1)]
+    merged = True
+    while merged:
+        merged = False
+        for first in range(len(groups)):
+            for second in range(len(groups) - 1, first, -1):
+                if _near(boxes[first], boxes[second]):
+                    boxes[first] = _around(boxes[first], boxes.pop(second))
+                    groups[first] |= groups.pop(second)
+                    merged = True
+    found = []
+    for numbers, box in zip(groups, boxes, strict=True):
+        window = box.grow(max(_MARGIN, box.height, box.width), height, width)
+        member = np.zeros(count + 1, bool)
+        member[list(numbers)] = True
+        found.append((member[parts[window.slices]], window))
+    return found
+
+
+def _boxes(parts: npt.NDArray[np.int32], count: int) -> list[Window]:
+    rows, columns = np.nonzero(parts)
+    number = parts[rows, columns]
+    top, left = np.full(count + 1, parts.shape[0]), np.full(count + 1, parts.shape[1])
+    bottom, right = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    np.minimum.at(top, number, rows)
+    np.minimum.at(left, number, columns)
+    np.maximum.at(bottom, number, rows + 1)
+    np.maximum.at(right, number, columns + 1)
+    sides = (top, left, bottom, right)
+    return [Window(*(int(side[part]) for side in sides)) for part in range(1, count + 1)]
+
+
+def _near(first: Window, second: Window) -> bool:
+    return (
+        first.top < second.bottom + _TOGETHER
+        and second.top < first.bottom + _TOGETHER
+        and first.left < second.right + _TOGETHER
+        and second.left < first.right + _TOGETHER
+    )
+
+
+def _around(first: Window, second: Window) -> Window:
+    return Window(
+        min(first.top, second.top),
+        min(first.left, second.left),
+        max(first.bottom, second.bottom),
+        max(first.right, second.right),
+    )
+
+
+# --- how ------------------------------------------------------------------------------------------
+
+
+def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
+    """Fill one window, float32 ``[H, W, 3]``, of values that fill [0, 1] about."""
+    if not painted:
+        pixels = continued(pixels, ~hole)
+    levels = [(pixels, hole)]
+    for _ in range(max(0, round(math.log(hole.size / _WORK, 4)))):
+        coarser = halve(*levels[-1])
+        if np.mean(~coarser[1]) < _LEAST_KNOWN:
+            break
+        levels.append(coarser)
+    depth = len(levels) - 1
+    small, gap = levels[depth]
+    scene = Scene(small, _busyness(pixels, hole, gap, depth), gap, painted)
+    down, right = choose_offsets(scene, seed)
+    for level in range(depth, -1, -1):
+        finer, gap = levels.pop()
+        if level < depth:
+            down, right = doubled(down, gap), doubled(right, gap)
+        down, right = refined(
+            finer, gap, down, right, seed=100 * seed + level, sharp=level == 0
+        )
+    filled = pasted(pixels, hole, down, right)
+    filled += correction(pixels, hole, down, right, _KEEP)
+    if painted and _TONE:
+        filled += toned(pixels, filled, hole)
+    return filled
+
+
+def toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
+    """What to add to a collage so that its tones come nearer to what is painted."""
+    difference = np.where(hole[..., None], pixels - filled, np.float32(0))
+    shapes, nothing = [], hole & False
+    for _ in range(_TONE_LEVELS):
+        shapes.append(nothing.shape)
+        difference, nothing = halve(difference, nothing)
+    low = blur(difference, np.ones(nothing.shape, np.float32), _TONE_BLURS)
+    square = np.square(low).sum(axis=2, keepdims=True)
+    low *= np.float32(_TONE) * np.exp(-square / np.float32(_TONE_KEEP**2))
+    for height, width in reversed(shapes):
+        low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
+    return low * hole[..., None]
+
+
+def _busyness(pixels: Floats, hole: Place, gap: Place, depth: int) -> Floats:
+    """Of the photo where it is known on the coarser level, of what is painted elsewhere."""
+    known = busyness(pixels, hole, depth)
+    painted = busyness(pixels, np.zeros_like(hole), depth)
+    return np.where(gap[..., None], painted, known)

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
 
-__all__ = ["RADIUS", "Field", "Patches", "improve", "measure", "padded_rows", "vote"]
+__all__ = ["NO_MATCH", "RADIUS", "Field", "Patches", "improve", "measure", "padded_rows", "vote"]
 
 RADIUS = 3
 """Patches are squares of 7x7 pixels."""
 
-_NO_LIMIT = np.float32(1e30)  # above any cost
+NO_MATCH = np.float32(1e30)
+"""The cost of an offset that leads to no match."""
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -45,7 +46,7 @@ class Patches(NamedTuple):
 class Field(NamedTuple):
     """Of each patch the offset to its match, and what the match costs.
 
-    An offset that leads to no match costs 1e30.
+    An offset that leads to no match costs :data:`NO_MATCH`.
     """
 
     down: Integers
@@ -97,9 +98,9 @@ def measure(current: Any, source: Any, patches: Any, field: Any) -> None:
             and 0 <= to_column < width
             and patches.sources[to_row, to_column]
         ):
-            field.costs[number] = _cost(current, source, row, column, down, right, _NO_LIMIT)
+            field.costs[number] = _cost(current, source, row, column, down, right, NO_MATCH)
         else:
-            field.costs[number] = _NO_LIMIT
+            field.costs[number] = NO_MATCH
 
 
 @jit
@@ -181,6 +182,7 @@ def improve(
 @jit
 def vote(
     photo: Any,
+    place: Any,
     hole: Any,
     patches: Any,
     field: Any,
@@ -191,24 +193,25 @@ def vote(
     down: Any,
     right: Any,
 ) -> None:
-    """Let the matches of all patches around each hole pixel say what it shows.
+    """Let the matches of all patches around each pixel say what it shows.
 
     Args:
         photo: float32 ``[H, W, 3]``.
-        hole: bool ``[H, W]``.
+        place: bool ``[H, W]``: the pixels to decide on.
+        hole: bool ``[H, W]``: what nobody may show.
         patches: :class:`Patches`.
         field: :class:`Field`.
         trust: float32 ``[T]``: what the vote of each patch weighs, beside its match's cost.
         scale: The cost that takes a vote's weight down to 1 / e.
         best_only: Take the heaviest vote alone, and not the mean.
-        result: float32 ``[H, W, 3]``, the hole written.
-        down: int32 ``[H, W]``: the heaviest vote's offset, written in the hole.
+        result: float32 ``[H, W, 3]``, written at ``place``.
+        down: int32 ``[H, W]``: the heaviest vote's offset, written at ``place``.
         right: The same, columns.
     """
     height, width = hole.shape
     for row in range(height):
         for column in range(width):
-            if not hole[row, column]:
+            if not place[row, column]:
                 continue
             total = np.float32(0)
             most = np.float32(-1)
@@ -216,7 +219,7 @@ def vote(
             for near_row in range(max(0, row - 3), min(height, row + 4)):
                 for near_column in range(max(0, column - 3), min(width, column + 4)):
                     number = patches.number_at[near_row, near_column]
-                    if number < 0 or field.costs[number] >= _NO_LIMIT:
+                    if number < 0 or field.costs[number] >= NO_MATCH:
                         continue
                     weight = trust[number] * np.exp(-field.costs[number] / scale) + np.float32(1e-12)
                     to_row = row + field.down[number]

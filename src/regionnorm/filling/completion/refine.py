@@ -1,0 +1,95 @@
+"""From a map of shifts on a small copy to one on the photo: doubled, and refined at each level.
+
+Patches around each pixel look nearby for better matches than the doubled offsets lead to, and
+the best of them says what the pixel shows. A pixel's own offset is kept rather than a mean of
+colours, so that pieces stay sharp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from regionnorm.filling.completion import patchmatch
+from regionnorm.filling.completion.pyramid import depth_in
+from regionnorm.filling.completion.structure import source_centres
+from regionnorm.masks.regions import dilate_square
+
+__all__ = ["doubled", "pasted", "refined"]
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+Place = npt.NDArray[np.bool_]
+
+_ROUNDS = 2
+_SCANS = 2
+_REACH = 4  # pixels: where the search around an offset begins
+_TRUST = 1.2  # the vote of a patch weighs less by this factor for each pixel into the hole
+_DEEPEST = 64
+_MOST = 500_000  # pixels of a hole that are searched; larger ones keep their doubled offsets
+
+
+def doubled(offsets: Integers, hole: Place) -> Integers:
+    """A map ``[h, w]`` of offsets on the next finer level, 0 outside its hole ``[H, W]``."""
+    height, width = hole.shape
+    large = np.repeat(np.repeat(2 * offsets, 2, axis=0), 2, axis=1)[:height, :width]
+    return np.where(hole, large, np.int32(0))
+
+
+def pasted(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
+    """Put what the offsets lead to in the place of every hole pixel, ``[H, W, 3]``."""
+    result = pixels.copy()
+    rows, columns = np.nonzero(hole)
+    to_rows = (rows + down[hole]).clip(0, hole.shape[0] - 1)
+    to_columns = (columns + right[hole]).clip(0, hole.shape[1] - 1)
+    result[rows, columns] = pixels[to_rows, to_columns]
+    return result
+
+
+def refined(
+    pixels: Floats, hole: Place, down: Integers, right: Integers, *, seed: int, sharp: bool
+) -> tuple[Integers, Integers]:
+    """Improve a map of offsets.
+
+    Args:
+        pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
+        hole: bool ``[H, W]``.
+        down: int32 ``[H, W]``: rows to what each pixel shows; where both are 0, what is painted
+            stays.
+        right: The same, columns.
+        seed: 0 or more.
+        sharp: Compare with one match for each pixel in the end, and not with means.
+
+    Returns:
+        ``down`` and ``right`` anew.
+    """
+    copied = hole & ((down != 0) | (right != 0))
+    sources = source_centres(hole)
+    if not sources.any() or not 0 < np.count_nonzero(copied) <= _MOST:
+        return down, right
+    near = dilate_square(copied, patchmatch.RADIUS) & (copied | ~hole)
+    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
+    number_at = np.full(hole.shape, -1, np.int32)
+    number_at[near] = np.arange(len(rows), dtype=np.int32)
+    patches = patchmatch.Patches(rows, columns, number_at, sources)
+    # Patches centred outside the hole have no offset yet; the first scans bring them some.
+    field = patchmatch.Field(down[near], right[near], np.zeros(len(rows), np.float32))
+    trust = np.float32(_TRUST) ** -depth_in(hole, _DEEPEST)[near]
+    source = patchmatch.padded_rows(pixels)
+    current = pasted(pixels, hole, down, right)
+    down, right = down.copy(), right.copy()
+    for turn in range(_ROUNDS):
+        flat = patchmatch.padded_rows(current)
+        patchmatch.measure(flat, source, patches, field)
+        patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)
+        scale = _typical(field.costs)
+        best_only = sharp and turn == _ROUNDS - 1
+        patchmatch.vote(
+            pixels, copied, hole, patches, field, trust, scale, best_only, current, down, right
+        )
+    return down, right
+
+
+def _typical(costs: Floats) -> np.float32:
+    good = costs[costs < patchmatch.NO_MATCH]
+    return np.float32(max(np.percentile(good, 75), 1e-4)) if len(good) else np.float32(1)

@@ -1,0 +1,231 @@
+"""What goes where in a hole, decided on a small copy of the photo: a map of shifts.
+
+Pritch, Kav-Venaki and Peleg, "Shift-map image editing" (ICCV 2009): every pixel of the hole takes
+one of few offsets, and a graph cut places the seams between them. Copying by large coherent
+pieces carries through what patches of a few pixels do not see: rows of windows, stripes, shores.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
+from regionnorm.filling.completion.pyramid import blur, continued
+from regionnorm.masks.regions import dilate_square, label_regions
+
+__all__ = ["Scene", "choose_offsets", "source_centres"]
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+Place = npt.NDArray[np.bool_]
+
+# The ring around a hole.
+_RING = 4  # pixels
+_ARCS = 8
+_MOST_PARTS = 4  # separate holes of a window whose rings are matched, the largest ones
+_MOST_RING = 800  # pixels of a ring that are compared
+_MOST_DIFFERENCE = 0.35  # what a pixel without a partner counts
+_WHOLE_PEAKS, _ARC_PEAKS = 8, 4
+
+# Repetitions of the known part.
+_DOMINANT = 40
+_FAR = 6  # pixels to a match, at least
+_NEAR = 16  # pixels around the hole where matches are counted, at least
+_SCANS = 6
+_LEAST_SOURCES = 64
+
+_APART = 3  # pixels between offsets
+
+# What a piece costs at a pixel.
+_BORDER = 3.0  # weight of what it differs by from the known pixels beside the hole
+_BORDER_REACH = 2
+_DISTANCE = 0.05  # of an offset as long as the picture
+_EXPECTED = 0.2  # weight of what its blurred colours differ by from what is expected there
+_MOST_UNEXPECTED = 0.5
+_BLURS = 8
+_TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
+_LEAST_BUSY = 0.02
+_NETWORK, _BLURRED = 0.1, 0.5  # cost of the network's fill, and of what it is too smooth by
+_POTTS = 0.03  # of a seam
+
+
+class Scene(NamedTuple):
+    """A small copy of a photo, H x W pixels.
+
+    Attributes:
+        pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
+        busyness: float32 ``[H, W, 2]``, see :func:`~.pyramid.busyness`.
+        hole: bool ``[H, W]``.
+        painted: A network's fill is painted in the hole, and not only a smooth continuation.
+    """
+
+    pixels: Floats
+    busyness: Floats
+    hole: Place
+    painted: bool
+
+
+def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
+    """Choose by how much to shift the photo for each pixel of the hole.
+
+    Returns:
+        int32 ``[H, W]`` twice: rows and columns to the known pixel that is shown instead; both 0
+        outside the hole, and where what is painted is kept.
+    """
+    features = np.concatenate([scene.pixels, scene.busyness], axis=2)
+    kinds = [np.zeros((1, 2), np.int32), *_ring_offsets(features, scene.hole)]
+    kinds.append(_repeated_offsets(scene, seed))
+    candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
+    candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
+    values, costs = _offers(scene, features, candidates)
+    neighbours = maxflow.neighbours_of(scene.hole)
+    chosen = candidates[graph_cut.choose(values, costs, neighbours, potts=_POTTS)]
+    down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
+    down[scene.hole], right[scene.hole] = chosen[:, 0], chosen[:, 1]
+    return down, right
+
+
+def source_centres(hole: Place) -> Place:
+    """Centres of patches that lie wholly in the photo and outside the hole."""
+    unknown = np.pad(hole, 1, constant_values=True)  # beyond the border nothing is known
+    return np.ascontiguousarray(~dilate_square(unknown, patchmatch.RADIUS)[1:-1, 1:-1])
+
+
+# --- candidates -----------------------------------------------------------------------------------
+
+
+def _ring_offsets(features: Floats, hole: Place) -> list[Integers]:
+    """Offsets at which what is around each separate hole meets the same again."""
+    found = []
+    parts, count = label_regions(hole)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    for number in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
+        ring = _thinned(dilate_square(parts == number + 1, _RING) & ~hole)
+        if not ring.any():
+            continue
+        arc = offsets.arcs_of(ring, _ARCS)
+        scores = offsets.ring_match(features, ~hole, ring, arc, _ARCS, _MOST_DIFFERENCE)
+        shares = np.bincount(arc, minlength=_ARCS).astype(np.float32) / np.float32(len(arc))
+        whole = np.zeros_like(scores[0])
+        for share, score in zip(shares, scores, strict=True):
+            whole += share * score
+        found.append(offsets.peaks(whole, _WHOLE_PEAKS, apart=_APART, least=_APART))
+        found += [offsets.peaks(one, _ARC_PEAKS, apart=_APART, least=_APART) for one in scores]
+    return found
+
+
+def _thinned(ring: Place) -> Place:
+    """As many pixels of a ring as time allows to compare, evenly chosen."""
+    at = np.flatnonzero(ring)
+    if len(at) <= _MOST_RING:
+        return ring
+    thin = np.zeros_like(ring)
+    thin.flat[at[:: -(-len(at) // _MOST_RING)]] = True
+    return thin
+
+
+def _repeated_offsets(scene: Scene, seed: int) -> Integers:
+    """Offsets at which the known part around the hole repeats itself."""
+    hole = scene.hole
+    sources = source_centres(hole)
+    places = np.argwhere(sources).astype(np.int32)
+    side = max(int(np.ptp(axis)) for axis in np.nonzero(hole)) + 1
+    near = sources & dilate_square(hole, max(_NEAR, side // 2))
+    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
+    if len(places) < _LEAST_SOURCES or len(rows) == 0:
+        return np.zeros((0, 2), np.int32)
+    start = places[np.random.default_rng(seed).integers(len(places), size=len(rows))]
+    number_at = np.full(hole.shape, -1, np.int32)
+    number_at[near] = np.arange(len(rows), dtype=np.int32)
+    patches = patchmatch.Patches(rows, columns, number_at, sources)
+    costs = np.zeros(len(rows), np.float32)
+    field = patchmatch.Field(start[:, 0] - rows, start[:, 1] - columns, costs)
+    flat = patchmatch.padded_rows(scene.pixels)
+    patchmatch.measure(flat, flat, patches, field)
+    too_near = (np.abs(field.down) < _FAR) & (np.abs(field.right) < _FAR)
+    costs[too_near] = patchmatch.NO_MATCH
+    reach = max(hole.shape)
+    patchmatch.improve(flat, flat, patches, field, _SCANS, reach, _FAR, seed)
+    good = costs < patchmatch.NO_MATCH
+    score = offsets.repetitions(field.down[good], field.right[good], hole.shape)
+    return offsets.peaks(score, _DOMINANT, apart=_APART, least=_APART)
+
+
+# --- what they cost -------------------------------------------------------------------------------
+
+
+def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Floats, Floats]:
+    """What each candidate shows and costs at each pixel of the hole: ``[K, N, 5]``, ``[K, N]``."""
+    hole = scene.hole
+    height, width = hole.shape
+    rows, columns = np.nonzero(hole)
+    known = (~hole).astype(np.float32)
+    low = blur(scene.pixels, known, _BLURS)
+    expected = blur(scene.pixels, np.ones_like(known), _BLURS)[rows, columns]
+    busy = blur(scene.busyness, known, _BLURS)
+    busy_there = blur(continued(scene.busyness, ~hole), np.ones_like(known), _BLURS)[rows, columns]
+    calm = _LEAST_BUSY + busy_there.sum(axis=1)
+    border = _Border(features, hole)
+    values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
+    costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
+    for number, (down, right) in enumerate(candidates):
+        if down == 0 and right == 0:
+            values[number] = features[rows, columns]
+            costs[number] = graph_cut.FORBIDDEN / 2
+            if scene.painted and _NETWORK is not None:
+                own = blur(scene.busyness, np.ones_like(known), 2)[rows, columns].sum(axis=1)
+                costs[number] = _NETWORK + _BLURRED * np.maximum(0, 1 - (own + _LEAST_BUSY) / calm)
+            continue
+        inside = (rows >= -down) & (rows < height - down)
+        inside &= (columns >= -right) & (columns < width - right)
+        to_rows, to_columns = (rows + down).clip(0, height - 1), (columns + right).clip(0, width - 1)
+        shown = inside & ~hole[to_rows, to_columns]
+        values[number] = features[to_rows, to_columns]
+        cost = border.mismatch(int(down), int(right))
+        cost += _DISTANCE * math.hypot(down, right) / max(height, width)
+        unexpected = np.sqrt(np.square(low[to_rows, to_columns] - expected).sum(axis=1))
+        cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
+        texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
+        cost += _TEXTURE * np.minimum(texture, 1)
+        costs[number, shown] = cost[shown]
+    return values, costs
+
+
+class _Border:
+    """The known pixels near each pixel of a hole, and what a shifted photo shows in their place."""
+
+    def __init__(self, features: Floats, hole: Place) -> None:
+        self.features, self.known = features, ~hole
+        height, width = hole.shape
+        rows, columns = np.nonzero(hole)
+        self.count = len(rows)
+        reach = range(-_BORDER_REACH, _BORDER_REACH + 1)
+        steps = [(down, right) for down in reach for right in reach if down or right]
+        shares = [1 / (abs(down) + abs(right)) ** 2 for down, right in steps]
+        pixels, weights, at_rows, at_columns = [], [], [], []
+        for (down, right), share in zip(steps, shares, strict=True):
+            row, column = rows + down, columns + right
+            good = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            good[good] = self.known[row[good], column[good]]
+            pixels.append(np.flatnonzero(good))
+            weights.append(np.full(len(pixels[-1]), _BORDER * 4 * share / sum(shares)))
+            at_rows.append(row[good])
+            at_columns.append(column[good])
+        self.pixels, self.weights = np.concatenate(pixels), np.concatenate(weights)
+        self.rows, self.columns = np.concatenate(at_rows), np.concatenate(at_columns)
+        self.there = features[self.rows, self.columns]
+
+    def mismatch(self, down: int, right: int) -> Floats:
+        """The weighted sum of differences for each pixel of the hole, float32 ``[N]``."""
+        height, width = self.known.shape
+        rows, columns = self.rows + down, self.columns + right
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        difference = np.sqrt(np.square(self.features[rows, columns] - self.there).sum(axis=1))
+        difference[~(inside & self.known[rows, columns])] = _MOST_DIFFERENCE / 2
+        total = np.bincount(self.pixels, self.weights * difference, minlength=self.count)
+        return total.astype(np.float32)
