@@ -17,9 +17,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 
 
-def problem(
-    seed: int, labels: int, shape: tuple[int, int]
-) -> tuple[Floats, Floats, Integers]:
+def problem(seed: int, labels: int, shape: tuple[int, int]) -> tuple[Floats, Floats, Integers]:
     rng = np.random.default_rng(seed)
     neighbours = neighbours_of(np.ones(shape, bool))
     values = rng.random((labels, len(neighbours), 4), dtype=np.float32)

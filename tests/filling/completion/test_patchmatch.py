@@ -104,7 +104,9 @@ def test_matches_are_known_and_not_too_near() -> None:
     improve(flat, flat, patches, field, 6, SIDE, 9, 3)
     good = field.costs < 1e9
     assert good.mean() > 0.9
-    assert patches.sources[(patches.rows + field.down)[good], (patches.columns + field.right)[good]].all()
+    assert patches.sources[
+        (patches.rows + field.down)[good], (patches.columns + field.right)[good]
+    ].all()
     assert (np.maximum(np.abs(field.down), np.abs(field.right))[good] >= 9).all()
 
 
@@ -128,7 +130,11 @@ def test_votes_are_those_of_a_plain_loop(best_only: bool) -> None:
     flat = padded_rows(photo)
     measure(flat, flat, patches, field)
     trust = np.random.default_rng(0).random(len(patches.rows), dtype=np.float32)
-    result, down, right = photo.copy(), np.zeros(hole.shape, np.int32), np.zeros(hole.shape, np.int32)
+    result, down, right = (
+        photo.copy(),
+        np.zeros(hole.shape, np.int32),
+        np.zeros(hole.shape, np.int32),
+    )
     vote(photo, hole, hole, patches, field, trust, np.float32(3), best_only, result, down, right)
     assert (result[~hole] == photo[~hole]).all()
     for row, column in np.argwhere(hole)[::7]:

@@ -23,9 +23,7 @@ Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
 
 
-def correction(
-    pixels: Floats, hole: Place, down: Integers, right: Integers, keep: float
-) -> Floats:
+def correction(pixels: Floats, hole: Place, down: Integers, right: Integers, keep: float) -> Floats:
     """What to add to a collage so that its pieces meet.
 
     Args:
@@ -92,7 +90,12 @@ def _assemble(
                     anchor[row, column] += 1
                 else:
                     anchor[row2, column2] += 1
-                d, r, d2, r2 = down[row, column], right[row, column], down[row2, column2], right[row2, column2]
+                d, r, d2, r2 = (
+                    down[row, column],
+                    right[row, column],
+                    down[row2, column2],
+                    right[row2, column2],
+                )
                 if inside and inside2 and d == d2 and r == r2:
                     continue
                 # What each of the two shows at the other, against what is there: the mismatch.
@@ -104,7 +107,11 @@ def _assemble(
                         if inside2:
                             _, b0, b1, b2 = _shown(pixels, hole, d2, r2, row2, column2)
                         else:
-                            b0, b1, b2 = pixels[row2, column2, 0], pixels[row2, column2, 1], pixels[row2, column2, 2]
+                            b0, b1, b2 = (
+                                pixels[row2, column2, 0],
+                                pixels[row2, column2, 1],
+                                pixels[row2, column2, 2],
+                            )
                         red, green, blue = red + a0 - b0, green + a1 - b1, blue + a2 - b2
                         views += 1
                 if inside2:
@@ -113,7 +120,11 @@ def _assemble(
                         if inside:
                             _, b0, b1, b2 = _shown(pixels, hole, d, r, row, column)
                         else:
-                            b0, b1, b2 = pixels[row, column, 0], pixels[row, column, 1], pixels[row, column, 2]
+                            b0, b1, b2 = (
+                                pixels[row, column, 0],
+                                pixels[row, column, 1],
+                                pixels[row, column, 2],
+                            )
                         red, green, blue = red + b0 - a0, green + b1 - a1, blue + b2 - a2
                         views += 1
                 if views == 0:

@@ -111,9 +111,7 @@ def warm_up() -> None:
     complete(noise, mask)
 
 
-def _check(
-    image: Pixels, mask: Place, network: Pixels | None, method: str, seed: int
-) -> None:
+def _check(image: Pixels, mask: Place, network: Pixels | None, method: str, seed: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image has shape {list(image.shape)}; give [H, W, 3]")
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
@@ -245,9 +243,7 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         finer, gap = levels.pop()
         if level < depth:
             down, right = doubled(down, gap), doubled(right, gap)
-        down, right = refined(
-            finer, gap, down, right, seed=100 * seed + level, sharp=level == 0
-        )
+        down, right = refined(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
     filled = pasted(pixels, hole, down, right)
     filled += correction(pixels, hole, down, right, _KEEP)
     if painted and _TONE:

@@ -37,9 +37,7 @@ class Laplace(NamedTuple):
     anchor: Floats
 
 
-def solve(
-    operator: Laplace, target: Floats, *, tolerance: float = 1e-3, most: int = 60
-) -> Floats:
+def solve(operator: Laplace, target: Floats, *, tolerance: float = 1e-3, most: int = 60) -> Floats:
     """Solve ``operator(u) = target``.
 
     Args:
@@ -54,20 +52,20 @@ def solve(
     levels = _levels(operator)
     solution = np.zeros_like(target)
     residual = target.copy()
-    limit = tolerance * float(np.sqrt(np.vdot(target, target)))
+    limit = tolerance * float(np.sqrt(_dot(target, target)))
     direction = np.zeros_like(target)
     before = 1.0
     image = np.zeros_like(target)
     for number in range(most):
-        if float(np.sqrt(np.vdot(residual, residual))) <= limit:
+        if float(np.sqrt(_dot(residual, residual))) <= limit:
             break
         better = _cycle(levels, 0, residual)
-        now = float(np.vdot(residual, better))
+        now = float(_dot(residual, better))
         direction *= np.float32(0 if number == 0 else now / before)
         direction += better
         before = now
         _apply(operator.right, operator.below, operator.anchor, direction, image)
-        step = np.float32(now / max(float(np.vdot(direction, image)), 1e-30))
+        step = np.float32(now / max(float(_dot(direction, image)), 1e-30))
         solution += step * direction
         residual -= step * image
     return solution
@@ -116,6 +114,17 @@ def _cycle(levels: list[tuple[Laplace, Floats]], depth: int, target: Floats) -> 
 
 
 @jit
+def _dot(first: Any, second: Any) -> Any:
+    # NumPy's own is shared between threads, and so are its roundings.
+    height, width = first.shape
+    total = 0.0
+    for row in range(height):
+        for column in range(width):
+            total += np.float64(first[row, column]) * np.float64(second[row, column])
+    return total
+
+
+@jit
 def _diagonal(right: Any, below: Any, anchor: Any, diagonal: Any) -> None:
     height, width = anchor.shape
     for row in range(height):
@@ -129,7 +138,9 @@ def _diagonal(right: Any, below: Any, anchor: Any, diagonal: Any) -> None:
 
 
 @jit
-def _join(right: Any, below: Any, anchor: Any, to_right: Any, to_below: Any, to_anchor: Any) -> None:
+def _join(
+    right: Any, below: Any, anchor: Any, to_right: Any, to_below: Any, to_anchor: Any
+) -> None:
     # Sums of all weights are too stiff by two: u would have to change within one pixel.
     height, width = anchor.shape
     half = np.float32(0.5)

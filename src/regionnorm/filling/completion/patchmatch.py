@@ -61,7 +61,9 @@ def padded_rows(pixels: Floats) -> Floats:
 
 
 @jit
-def _cost(current: Any, source: Any, row: Any, column: Any, down: Any, right: Any, limit: Any) -> Any:
+def _cost(
+    current: Any, source: Any, row: Any, column: Any, down: Any, right: Any, limit: Any
+) -> Any:
     """Squared differences of two patches; cut short above ``limit``."""
     total = np.float32(0)
     at, to = 3 * column, 3 * (column + right)
@@ -93,11 +95,7 @@ def measure(current: Any, source: Any, patches: Any, field: Any) -> None:
         row, column = patches.rows[number], patches.columns[number]
         down, right = field.down[number], field.right[number]
         to_row, to_column = row + down, column + right
-        if (
-            0 <= to_row < height
-            and 0 <= to_column < width
-            and patches.sources[to_row, to_column]
-        ):
+        if 0 <= to_row < height and 0 <= to_column < width and patches.sources[to_row, to_column]:
             field.costs[number] = _cost(current, source, row, column, down, right, NO_MATCH)
         else:
             field.costs[number] = NO_MATCH
@@ -221,7 +219,9 @@ def vote(
                     number = patches.number_at[near_row, near_column]
                     if number < 0 or field.costs[number] >= NO_MATCH:
                         continue
-                    weight = trust[number] * np.exp(-field.costs[number] / scale) + np.float32(1e-12)
+                    weight = trust[number] * np.exp(-field.costs[number] / scale) + np.float32(
+                        1e-12
+                    )
                     to_row = row + field.down[number]
                     to_column = column + field.right[number]
                     if not (0 <= to_row < height and 0 <= to_column < width):

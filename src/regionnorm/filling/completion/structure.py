@@ -182,7 +182,10 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
             continue
         inside = (rows >= -down) & (rows < height - down)
         inside &= (columns >= -right) & (columns < width - right)
-        to_rows, to_columns = (rows + down).clip(0, height - 1), (columns + right).clip(0, width - 1)
+        to_rows, to_columns = (
+            (rows + down).clip(0, height - 1),
+            (columns + right).clip(0, width - 1),
+        )
         shown = inside & ~hole[to_rows, to_columns]
         values[number] = features[to_rows, to_columns]
         cost = border.mismatch(int(down), int(right))

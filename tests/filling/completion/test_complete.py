@@ -1,0 +1,218 @@
+"""What holds for every completed photo, and photos that are nearly none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("numba")
+
+from regionnorm.filling.completion import NARROW, complete, warm_up
+
+Pixels = npt.NDArray[Any]
+Place = npt.NDArray[np.bool_]
+
+
+def photo(height: int = 72, width: int = 80, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Stripes with some noise."""
+    rng = np.random.default_rng(seed)
+    stripes = 90 + 80 * (np.arange(width) // 5 % 2)
+    picture = stripes[None, :, None] + rng.normal(0, 6, (height, width, 3))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def with_hole(image: Pixels, *, top: int = 20, left: int = 24, side: int = 30) -> Place:
+    mask = np.zeros(image.shape[:2], bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_known_pixels_stay_and_what_is_under_the_hole_is_not_read() -> None:
+    image = photo()
+    mask = with_hole(image)
+    other = image.copy()
+    other[mask] = 255 - other[mask]
+    filled = complete(image, mask)
+    assert (filled[~mask] == image[~mask]).all()
+    assert (filled == complete(other, mask)).all()
+    assert filled.dtype == np.uint8
+
+
+def test_stripes_run_through() -> None:
+    image = photo()
+    mask = with_hole(image)
+    filled = complete(image, mask).astype(float)
+    assert np.abs(filled[mask] - image[mask]).mean() < 12
+
+
+@pytest.mark.parametrize("painted", [False, True])
+def test_the_same_seed_gives_the_same_bytes_and_another_one_another_fill(painted: bool) -> None:
+    image = np.random.default_rng(5).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+    mask = with_hole(image)
+    network = np.full_like(image, 128) if painted else None
+    first, again, other = (complete(image, mask, network=network, seed=s) for s in (3, 3, 4))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    program = (
+        "import hashlib, numpy as np; from regionnorm.filling.completion import complete;"
+        "image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8);"
+        "mask = np.zeros((150, 200), bool); mask[20:130, 30:170] = True;"
+        "print(hashlib.sha256(complete(image, mask).tobytes()).hexdigest())"
+    )
+    digests = set()
+    for threads in ("1", "4"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, threads)
+        run = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+        )
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+def test_grey_photos_stay_grey_though_the_network_has_colours() -> None:
+    image = photo()
+    image[...] = image[..., :1]
+    mask = with_hole(image)
+    network = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    for fill in (None, network):
+        filled = complete(image, mask, network=fill)
+        assert (filled == filled[..., :1]).all()
+
+
+def test_one_colour_stays_one_colour() -> None:
+    image = np.full((60, 70, 3), (12, 200, 90), np.uint8)
+    mask = with_hole(image)
+    network = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    assert (complete(image, mask, network=network) == image).all()
+
+
+def test_dark_photos_are_filled_as_bright_ones() -> None:
+    image = photo().astype(np.float64) / 255
+    mask = with_hole(image)
+    bright, dark = complete(image, mask), complete(image / 16, mask)
+    assert np.abs(bright - 16 * dark).mean() < 0.02
+
+
+def test_narrow_holes_stay_the_networks() -> None:
+    image = photo()
+    network = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    mask = with_hole(image, side=2 * NARROW - 2)
+    mask[4:10, 4:70] = True
+    filled = complete(image, mask, network=network)
+    assert (filled[mask] == network[mask]).all()
+
+
+def test_a_wide_hole_beside_a_narrow_one_is_copied() -> None:
+    image = photo()
+    network = np.full_like(image, 128)
+    mask = with_hole(image)
+    mask[4:10, 4:70] = True
+    filled = complete(image, mask, network=network)
+    assert (filled[4:10, 4:70] == 128).all()
+    assert filled[30:40, 30:45].std() > 20
+
+
+def test_without_the_networks_fill_or_beside_it_the_exemplar_is_the_same() -> None:
+    image = photo()
+    mask = with_hole(image)
+    network = np.full_like(image, 128)
+    beside = complete(image, mask, network=network, method="exemplar")
+    assert (beside == complete(image, mask)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_other_depths_are_filled_alike(dtype: type) -> None:
+    image = photo()
+    mask = with_hole(image)
+    factor = 257 if dtype is np.uint16 else 1 / 255
+    filled = complete((image.astype(float) * factor).astype(dtype), mask)
+    assert filled.dtype == dtype
+    assert np.abs(filled[mask] / factor - complete(image, mask)[mask]).mean() < 2
+
+
+@pytest.mark.parametrize("place", ["corner", "all borders", "all but a corner", "lattice"])
+def test_holes_in_awkward_places(place: str) -> None:
+    image = photo(60, 66)
+    mask = np.zeros((60, 66), bool)
+    if place == "corner":
+        mask[:30, :33] = True
+    elif place == "all borders":
+        mask[:] = True
+        mask[20:40, 20:40] = False
+    elif place == "all but a corner":
+        mask[:] = True
+        mask[0, 0] = False
+        image[0, 0] = (1, 2, 3)
+    else:
+        mask[::3], mask[:, ::3] = True, True
+    filled = complete(image, mask)
+    assert (filled[~mask] == image[~mask]).all()
+    if place in ("corner", "all borders"):
+        assert np.abs(filled[mask].mean() - image[~mask].mean()) < 25
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (3, 3), (1, 40), (9, 5), (20, 3)])
+def test_tiny_photos(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    mask = np.zeros(shape, bool)
+    mask[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = True
+    filled = complete(image, mask)
+    assert (filled[~mask] == image[~mask]).all()
+
+
+def test_no_hole_is_a_copy() -> None:
+    image = photo()
+    filled = complete(image, np.zeros(image.shape[:2], bool))
+    assert (filled == image).all()
+    assert filled is not image
+
+
+def test_all_hole_is_the_networks_or_an_error() -> None:
+    image = photo()
+    mask = np.ones(image.shape[:2], bool)
+    network = np.full_like(image, 7)
+    assert (complete(image, mask, network=network) == 7).all()
+    with pytest.raises(ValueError, match="covers the whole image"):
+        complete(image, mask)
+    with pytest.raises(ValueError, match="covers the whole image"):
+        complete(image, mask, network=network, method="exemplar")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((4, 4), np.uint8)}, "give \\[H, W, 3\\]"),
+        ({"image": np.zeros((4, 4, 3), np.int64)}, "int64"),
+        ({"mask": np.zeros((4, 5), bool)}, "\\[4, 5\\]"),
+        ({"mask": np.zeros((4, 4), np.uint8)}, "uint8"),
+        ({"network": np.zeros((4, 4, 3), np.float32)}, "float32"),
+        ({"method": "best"}, "auto, exemplar"),
+        ({"seed": -1}, "0 or more"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:
+    arguments = {"image": np.zeros((4, 4, 3), np.uint8), "mask": np.eye(4, dtype=bool)}
+    with pytest.raises(ValueError, match=message):
+        complete(**(arguments | change))
+
+
+def test_warming_up_leaves_nothing_to_compile() -> None:
+    from regionnorm.filling.completion import graph_cut, multigrid, patchmatch
+
+    warm_up()
+    kernels = [graph_cut._expand, multigrid._smooth, patchmatch.improve, patchmatch.vote]
+    before = [len(kernel.signatures) for kernel in kernels]
+    image = photo()
+    complete(image, with_hole(image), network=image, seed=9)
+    complete(image / 255, with_hole(image))
+    assert [len(kernel.signatures) for kernel in kernels] == before
