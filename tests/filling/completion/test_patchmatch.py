@@ -142,7 +142,7 @@ def test_votes_are_those_of_a_plain_loop(best_only: bool) -> None:
         for number in range(len(patches.rows)):
             near = max(abs(patches.rows[number] - row), abs(patches.columns[number] - column))
             to = row + field.down[number], column + field.right[number]
-            if near <= RADIUS and 0 <= min(to) and max(to) < SIDE and not hole[to]:
+            if near <= RADIUS and min(to) >= 0 and max(to) < SIDE and not hole[to]:
                 votes.append((float(trust[number] * np.exp(-field.costs[number] / 3)), number, to))
         weights = np.array([weight for weight, _, _ in votes])
         colours = np.array([photo[to] for _, _, to in votes])

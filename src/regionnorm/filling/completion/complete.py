@@ -19,7 +19,7 @@ from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
 from regionnorm.filling.completion.refine import doubled, pasted, refined
 from regionnorm.filling.completion.structure import Scene, choose_offsets
-from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
+from regionnorm.masks.regions import Window, dilate_square, label_regions
 
 __all__ = ["METHODS", "NARROW", "Method", "complete", "warm_up"]
 
@@ -70,14 +70,15 @@ def complete(
     """
     _check(image, mask, network, method, seed)
     painted = network if method == "auto" else None
+    result: Pixels = image.copy()
     if not mask.any():
-        return image.copy()
+        return result
     if mask.all():
         if painted is None:
             raise ValueError("the mask covers the whole image; leave something to copy from")
-        return painted.copy()
+        result[...] = painted
+        return result
     known = image[~mask]
-    result: Pixels = image.copy()
     if (known == known[0]).all():
         result[mask] = known[0]
         return result

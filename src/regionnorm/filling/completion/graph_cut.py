@@ -46,7 +46,9 @@ def choose(
     Returns:
         int32 ``[N]``: numbers of candidates. Its :func:`energy` is no more than that of ``start``.
     """
-    chosen = np.argmin(costs, axis=0).astype(np.int32) if start is None else start.copy()
+    chosen: npt.NDArray[np.int32] = (
+        np.argmin(costs, axis=0).astype(np.int32) if start is None else start.copy()
+    )
     _expand(values, costs, neighbours, np.float32(potts), chosen, sweeps)
     return chosen
 

@@ -88,10 +88,7 @@ def minimum_cut(neighbours: Any, capacity: Any, terminal: Any) -> Any:
             if other < 0:
                 continue
             back = (way + 2) & 3
-            if tree[node] == _SOURCE:
-                room = capacity[node, way]
-            else:
-                room = capacity[other, back]
+            room = capacity[node, way] if tree[node] == _SOURCE else capacity[other, back]
             if room == 0:
                 continue
             if tree[other] == _FREE:

@@ -30,7 +30,8 @@ def arcs_of(ring: Place, count: int) -> Integers:
     """
     rows, columns = np.nonzero(ring)
     angle = np.arctan2(rows - rows.mean(), columns - columns.mean())
-    return np.minimum((angle + np.pi) / (2 * np.pi) * count, count - 1).astype(np.int32)
+    arc: Integers = np.minimum((angle + np.pi) / (2 * np.pi) * count, count - 1).astype(np.int32)
+    return arc
 
 
 def ring_match(

@@ -56,7 +56,7 @@ def continued(values: Floats, known: Place) -> Floats:
     padding = ((0, height % 2), (0, width % 2), (0, 0))
     weight = known[..., None].astype(np.float32)
     total, count = _sums(np.pad(values * weight, padding)), _sums(np.pad(weight, padding))
-    small = continued(total / np.maximum(count, 1), count[..., 0] > 0)
+    small = continued(total / np.maximum(count, np.float32(1)), count[..., 0] > 0)
     smooth = enlarged(enlarged(small).swapaxes(0, 1)).swapaxes(0, 1)
     return np.where(weight > 0, values, smooth[:height, :width])
 

@@ -32,13 +32,14 @@ _MOST = 500_000  # pixels of a hole that are searched; larger ones keep their do
 def doubled(offsets: Integers, hole: Place) -> Integers:
     """A map ``[h, w]`` of offsets on the next finer level, 0 outside its hole ``[H, W]``."""
     height, width = hole.shape
-    large = np.repeat(np.repeat(2 * offsets, 2, axis=0), 2, axis=1)[:height, :width]
-    return np.where(hole, large, np.int32(0))
+    large: Integers = np.repeat(np.repeat(2 * offsets, 2, axis=0), 2, axis=1)[:height, :width]
+    large[~hole] = 0
+    return large
 
 
 def pasted(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
     """Put what the offsets lead to in the place of every hole pixel, ``[H, W, 3]``."""
-    result = pixels.copy()
+    result: Floats = pixels.copy()
     rows, columns = np.nonzero(hole)
     to_rows = (rows + down[hole]).clip(0, hole.shape[0] - 1)
     to_columns = (columns + right[hole]).clip(0, hole.shape[1] - 1)
@@ -82,7 +83,7 @@ def refined(
         flat = patchmatch.padded_rows(current)
         patchmatch.measure(flat, source, patches, field)
         patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)
-        scale = _typical(field.costs)
+        scale = np.float32(_typical(field.costs))
         best_only = sharp and turn == _ROUNDS - 1
         patchmatch.vote(
             pixels, copied, hole, patches, field, trust, scale, best_only, current, down, right
@@ -90,6 +91,6 @@ def refined(
     return down, right
 
 
-def _typical(costs: Floats) -> np.float32:
+def _typical(costs: Floats) -> float:
     good = costs[costs < patchmatch.NO_MATCH]
-    return np.float32(max(np.percentile(good, 75), 1e-4)) if len(good) else np.float32(1)
+    return max(float(np.percentile(good, 75)), 1e-4) if len(good) else 1.0
