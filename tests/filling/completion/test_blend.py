@@ -8,11 +8,17 @@ import pytest
 
 pytest.importorskip("numba")
 
-from regionnorm.filling.completion.blend import correction
+from regionnorm.filling.completion import blend
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
+
+
+def correction(pixels: Floats, hole: Place, down: Integers, right: Integers, keep: float) -> Floats:
+    result = np.zeros_like(pixels)
+    result[hole] = blend.correction(pixels, hole, down, right, keep)
+    return result
 
 
 def scene() -> tuple[Floats, Place, Integers, Integers]:
@@ -86,7 +92,6 @@ def test_a_piece_that_is_brighter_all_over_is_darkened() -> None:
     right = np.where(hole, 20, 0).astype(np.int32)
     found = correction(pixels, hole, np.zeros_like(right), right, 0.5)
     np.testing.assert_allclose(found[hole], -0.1 * np.exp(-0.03 / 0.25), atol=1e-3)
-    assert (found[~hole] == 0).all()
 
 
 def test_a_piece_that_does_not_continue_what_is_around_stays_as_it_is() -> None:

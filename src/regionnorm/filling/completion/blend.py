@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.multigrid import Laplace, solve
+from regionnorm.masks.regions import bounding_window
 
 __all__ = ["correction"]
 
@@ -35,13 +36,15 @@ def correction(pixels: Floats, hole: Place, down: Integers, right: Integers, kee
         keep: The mismatch of colours (L2) at which the correction is down to 1 / e.
 
     Returns:
-        float32 ``[H, W, 3]``, 0 outside the hole.
+        float32 ``[N, 3]`` for the pixels of the hole, row by row.
     """
-    height, width = hole.shape
-    weights = Laplace(*(np.zeros((height, width), np.float32) for _ in range(3)))
-    targets = np.zeros((3, height, width), np.float32)
-    _assemble(pixels, hole, down, right, np.float32(keep), *weights, targets)
-    return np.stack([solve(weights, target) for target in targets], axis=2)
+    box = bounding_window(hole).grow(1, *hole.shape)
+    weights = Laplace(*(np.zeros((box.height, box.width), np.float32) for _ in range(3)))
+    targets = np.zeros((3, box.height, box.width), np.float32)
+    corner = (box.top, box.left)
+    _assemble(pixels, hole, down, right, np.float32(keep), corner, *weights, targets)
+    inside = hole[box.slices]
+    return np.stack([solve(weights, target)[inside] for target in targets], axis=1)
 
 
 @jit
@@ -60,81 +63,67 @@ def _shown(pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any)
 
 
 @jit
+def _mismatch(
+    pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any, row2: Any, column2: Any
+) -> Any:
+    """What the piece at one pixel shows more than the piece at its neighbour, at both places."""
+    red = green = blue = views = np.float32(0)
+    offset = down[row, column], right[row, column]
+    offset2 = down[row2, column2], right[row2, column2]
+    if offset[0] == offset2[0] and offset[1] == offset2[1]:
+        return red, green, blue
+    for place in range(2):
+        # Only a piece of the hole can be asked what it would show at its neighbour.
+        if not (hole[row2, column2] if place == 0 else hole[row, column]):
+            continue
+        asked_row, asked_column = (row, column) if place == 0 else (row2, column2)
+        good, r, g, b = _shown(pixels, hole, offset[0], offset[1], asked_row, asked_column)
+        good2, r2, g2, b2 = _shown(pixels, hole, offset2[0], offset2[1], asked_row, asked_column)
+        if good and good2:
+            red, green, blue, views = red + r - r2, green + g - g2, blue + b - b2, views + 1
+    share = np.float32(1) / max(views, np.float32(1))
+    return red * share, green * share, blue * share
+
+
+@jit
 def _assemble(
     pixels: Any,
     hole: Any,
     down: Any,
     right: Any,
     keep: Any,
+    corner: Any,
     to_right: Any,
     to_below: Any,
     anchor: Any,
     targets: Any,
 ) -> None:
-    height, width = hole.shape
-    for row in range(height):
-        for column in range(width):
+    """Write weights and targets of the window that begins at ``corner``."""
+    top, left = corner
+    height, width = anchor.shape
+    for y in range(height):
+        for x in range(width):
             for way in range(2):
-                row2, column2 = (row, column + 1) if way == 0 else (row + 1, column)
-                if row2 >= height or column2 >= width:
+                y2, x2 = (y, x + 1) if way == 0 else (y + 1, x)
+                if y2 >= height or x2 >= width:
                     continue
+                row, column, row2, column2 = top + y, left + x, top + y2, left + x2
                 inside, inside2 = hole[row, column], hole[row2, column2]
                 if not inside and not inside2:
                     continue
-                if inside and inside2:
-                    if way == 0:
-                        to_right[row, column] = 1
-                    else:
-                        to_below[row, column] = 1
-                elif inside:
-                    anchor[row, column] += 1
+                if not inside2:
+                    anchor[y, x] += np.float32(1)
+                elif not inside:
+                    anchor[y2, x2] += np.float32(1)
+                elif way == 0:
+                    to_right[y, x] = 1
                 else:
-                    anchor[row2, column2] += 1
-                d, r, d2, r2 = (
-                    down[row, column],
-                    right[row, column],
-                    down[row2, column2],
-                    right[row2, column2],
-                )
-                if inside and inside2 and d == d2 and r == r2:
-                    continue
-                # What each of the two shows at the other, against what is there: the mismatch.
-                red = green = blue = np.float32(0)
-                views = 0
-                if inside:
-                    good, a0, a1, a2 = _shown(pixels, hole, d, r, row2, column2)
-                    if good:
-                        if inside2:
-                            _, b0, b1, b2 = _shown(pixels, hole, d2, r2, row2, column2)
-                        else:
-                            b0, b1, b2 = (
-                                pixels[row2, column2, 0],
-                                pixels[row2, column2, 1],
-                                pixels[row2, column2, 2],
-                            )
-                        red, green, blue = red + a0 - b0, green + a1 - b1, blue + a2 - b2
-                        views += 1
-                if inside2:
-                    good, a0, a1, a2 = _shown(pixels, hole, d2, r2, row, column)
-                    if good:
-                        if inside:
-                            _, b0, b1, b2 = _shown(pixels, hole, d, r, row, column)
-                        else:
-                            b0, b1, b2 = (
-                                pixels[row, column, 0],
-                                pixels[row, column, 1],
-                                pixels[row, column, 2],
-                            )
-                        red, green, blue = red + b0 - a0, green + b1 - a1, blue + b2 - a2
-                        views += 1
-                if views == 0:
-                    continue
-                red, green, blue = red / views, green / views, blue / views
-                square = (red * red + green * green + blue * blue) / (keep * keep)
-                share = np.exp(-square)
+                    to_below[y, x] = 1
+                mismatch = _mismatch(pixels, hole, down, right, row, column, row2, column2)
+                square = mismatch[0] ** 2 + mismatch[1] ** 2 + mismatch[2] ** 2
+                share = np.exp(-square / (keep * keep))
                 for channel in range(3):
-                    mismatch = red if channel == 0 else (green if channel == 1 else blue)
                     if inside:
-                        targets[channel, row, column] -= share * mismatch
+                        targets[channel, y, x] -= share * mismatch[channel]
                     if inside2:
-                        targets[channel, row2, column2] += share * mismatch
+                        targets[channel, y2, x2] += share * mismatch[channel]

@@ -19,7 +19,7 @@ from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
 from regionnorm.filling.completion.refine import doubled, pasted, refined
 from regionnorm.filling.completion.structure import Scene, choose_offsets
-from regionnorm.masks.regions import Window, dilate_square, label_regions
+from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
 
 __all__ = ["METHODS", "NARROW", "Method", "complete", "warm_up"]
 
@@ -36,8 +36,9 @@ _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
 _LEAST_KNOWN = 0.25  # share of that copy that has to be known
 _MARGIN = 96  # known pixels around a hole to copy from, at least
 _TOGETHER = 32  # holes whose boxes are nearer to each other are filled together
+_MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
-_TONE, _TONE_KEEP, _TONE_LEVELS, _TONE_BLURS = 0.0, 0.25, 3, 4
+_TONE, _TONE_KEEP, _TONE_LEVELS, _TONE_BLURS = 0.8, 0.3, 3, 4
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -238,7 +239,7 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         levels.append(coarser)
     depth = len(levels) - 1
     small, gap = levels[depth]
-    scene = Scene(small, _busyness(pixels, hole, gap, depth), gap, painted)
+    scene = Scene(small, _busyness(levels, gap), gap, painted)
     down, right = choose_offsets(scene, seed)
     for level in range(depth, -1, -1):
         finer, gap = levels.pop()
@@ -246,13 +247,14 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
             down, right = doubled(down, gap), doubled(right, gap)
         down, right = refined(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
     filled = pasted(pixels, hole, down, right)
-    filled += correction(pixels, hole, down, right, _KEEP)
-    if painted and _TONE:
-        filled += toned(pixels, filled, hole)
+    filled[hole] += correction(pixels, hole, down, right, _KEEP)
+    if painted:
+        box = bounding_window(hole).grow(1, *hole.shape).slices
+        filled[box] += _toned(pixels[box], filled[box], hole[box])
     return filled
 
 
-def toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
+def _toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
     """What to add to a collage so that its tones come nearer to what is painted."""
     difference = np.where(hole[..., None], pixels - filled, np.float32(0))
     shapes, nothing = [], hole & False
@@ -267,8 +269,10 @@ def toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
     return low * hole[..., None]
 
 
-def _busyness(pixels: Floats, hole: Place, gap: Place, depth: int) -> Floats:
-    """Of the photo where it is known on the coarser level, of what is painted elsewhere."""
+def _busyness(levels: list[tuple[Floats, Place]], gap: Place) -> Floats:
+    """Of the photo where it is known on the coarsest level, of what is painted elsewhere."""
+    depth = min(len(levels) - 1, _MOST_HALVINGS)
+    pixels, hole = levels[-1 - depth]
     known = busyness(pixels, hole, depth)
     painted = busyness(pixels, np.zeros_like(hole), depth)
     return np.where(gap[..., None], painted, known)

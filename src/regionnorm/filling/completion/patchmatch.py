@@ -66,10 +66,10 @@ def _cost(
 ) -> Any:
     """Squared differences of two patches; cut short above ``limit``."""
     total = np.float32(0)
-    at, to = 3 * column, 3 * (column + right)
+    at, to = 3 * column, 3 * (column + right - RADIUS)
     for line in range(7):
         here = current[row + line]
-        there = source[row + down + line]
+        there = source[row + down + line - RADIUS]
         squares = np.float32(0)
         for value in range(21):
             difference = here[at + value] - there[to + value]
@@ -86,7 +86,7 @@ def measure(current: Any, source: Any, patches: Any, field: Any) -> None:
 
     Args:
         current: float32, see :func:`padded_rows`: where the patches are read.
-        source: The same for their matches.
+        source: float32 ``[H, W * 3]``: where their matches are read, which lie wholly inside.
         patches: :class:`Patches`.
         field: :class:`Field`.
     """
@@ -125,7 +125,7 @@ def improve(
 
     Args:
         current: float32, see :func:`padded_rows`: where the patches are read.
-        source: The same for their matches.
+        source: float32 ``[H, W * 3]``: where their matches are read, which lie wholly inside.
         patches: :class:`Patches`.
         field: :class:`Field`; no cost rises.
         rounds: Scans; every other one goes backwards.

@@ -58,7 +58,7 @@ def continued(values: Floats, known: Place) -> Floats:
     total, count = _sums(np.pad(values * weight, padding)), _sums(np.pad(weight, padding))
     small = continued(total / np.maximum(count, np.float32(1)), count[..., 0] > 0)
     smooth = enlarged(enlarged(small).swapaxes(0, 1)).swapaxes(0, 1)
-    return np.where(weight > 0, values, smooth[:height, :width])
+    return np.ascontiguousarray(np.where(weight > 0, values, smooth[:height, :width]))
 
 
 def _sums(values: Floats) -> Floats:

@@ -26,7 +26,8 @@ _SCANS = 2
 _REACH = 4  # pixels: where the search around an offset begins
 _TRUST = 1.2  # the vote of a patch weighs less by this factor for each pixel into the hole
 _DEEPEST = 64
-_MOST = 500_000  # pixels of a hole that are searched; larger ones keep their doubled offsets
+_MOST = 300_000  # pixels of a hole that are all searched; of larger ones, those near seams
+_SEAM_REACH = 8  # pixels
 
 
 def doubled(offsets: Integers, hole: Place) -> Integers:
@@ -66,9 +67,12 @@ def refined(
     """
     copied = hole & ((down != 0) | (right != 0))
     sources = source_centres(hole)
-    if not sources.any() or not 0 < np.count_nonzero(copied) <= _MOST:
+    if np.count_nonzero(copied) > _MOST:
+        copied &= dilate_square(_seams(hole, down, right), _SEAM_REACH)
+    if not sources.any() or not copied.any():
         return down, right
-    near = dilate_square(copied, patchmatch.RADIUS) & (copied | ~hole)
+    near = dilate_square(copied, patchmatch.RADIUS)
+    near &= ~hole | (down != 0) | (right != 0)
     rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
     number_at = np.full(hole.shape, -1, np.int32)
     number_at[near] = np.arange(len(rows), dtype=np.int32)
@@ -76,7 +80,7 @@ def refined(
     # Patches centred outside the hole have no offset yet; the first scans bring them some.
     field = patchmatch.Field(down[near], right[near], np.zeros(len(rows), np.float32))
     trust = np.float32(_TRUST) ** -depth_in(hole, _DEEPEST)[near]
-    source = patchmatch.padded_rows(pixels)
+    source = pixels.reshape(len(pixels), -1)
     current = pasted(pixels, hole, down, right)
     down, right = down.copy(), right.copy()
     for turn in range(_ROUNDS):
@@ -89,6 +93,15 @@ def refined(
             pixels, copied, hole, patches, field, trust, scale, best_only, current, down, right
         )
     return down, right
+
+
+def _seams(hole: Place, down: Integers, right: Integers) -> Place:
+    """Pixels that continue neither the one above nor the one to the left."""
+    seams = np.zeros_like(hole)
+    for values in (hole, down, right):
+        seams[1:] |= values[1:] != values[:-1]
+        seams[:, 1:] |= values[:, 1:] != values[:, :-1]
+    return seams
 
 
 def _typical(costs: Floats) -> float:

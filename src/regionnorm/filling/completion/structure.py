@@ -28,7 +28,7 @@ _RING = 4  # pixels
 _ARCS = 8
 _MOST_PARTS = 4  # separate holes of a window whose rings are matched, the largest ones
 _MOST_RING = 800  # pixels of a ring that are compared
-_MOST_DIFFERENCE = 0.35  # what a pixel without a partner counts
+_MOST_DIFFERENCE = 0.5  # what a pixel without a partner counts
 _WHOLE_PEAKS, _ARC_PEAKS = 8, 4
 
 # Repetitions of the known part.
@@ -49,7 +49,8 @@ _MOST_UNEXPECTED = 0.5
 _BLURS = 8
 _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
 _LEAST_BUSY = 0.02
-_NETWORK, _BLURRED = 0.1, 0.5  # cost of the network's fill, and of what it is too smooth by
+_RARE, _MOST_RARE = 0.0, 0.4  # weight of how unlike anything else a thing is: no second face
+_NETWORK, _BLURRED = 0.1, 1.2  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.03  # of a seam
 
 
@@ -78,10 +79,11 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     """
     features = np.concatenate([scene.pixels, scene.busyness], axis=2)
     kinds = [np.zeros((1, 2), np.int32), *_ring_offsets(features, scene.hole)]
-    kinds.append(_repeated_offsets(scene, seed))
+    repeated, rarity = _repetitions(scene, seed)
+    kinds.append(repeated)
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
-    values, costs = _offers(scene, features, candidates)
+    values, costs = _offers(scene, features, candidates, rarity)
     neighbours = maxflow.neighbours_of(scene.hole)
     chosen = candidates[graph_cut.choose(values, costs, neighbours, potts=_POTTS)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
@@ -128,37 +130,49 @@ def _thinned(ring: Place) -> Place:
     return thin
 
 
-def _repeated_offsets(scene: Scene, seed: int) -> Integers:
-    """Offsets at which the known part around the hole repeats itself."""
+def _repetitions(scene: Scene, seed: int) -> tuple[Integers, Floats]:
+    """Offsets at which the known part around the hole repeats itself, and what does not.
+
+    Returns:
+        int32 ``[K, 2]``, and float32 ``[H, W]``: how much (L2 over channels, root of the mean
+        square) the patch around each pixel differs from the most similar one elsewhere.
+    """
     hole = scene.hole
     sources = source_centres(hole)
     places = np.argwhere(sources).astype(np.int32)
     side = max(int(np.ptp(axis)) for axis in np.nonzero(hole)) + 1
-    near = sources & dilate_square(hole, max(_NEAR, side // 2))
-    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
-    if len(places) < _LEAST_SOURCES or len(rows) == 0:
-        return np.zeros((0, 2), np.int32)
+    near = dilate_square(hole, max(_NEAR, side // 2))[sources]
+    rows, columns = np.ascontiguousarray(places[:, 0]), np.ascontiguousarray(places[:, 1])
+    if len(places) < _LEAST_SOURCES:
+        return np.zeros((0, 2), np.int32), np.zeros(hole.shape, np.float32)
     start = places[np.random.default_rng(seed).integers(len(places), size=len(rows))]
     number_at = np.full(hole.shape, -1, np.int32)
-    number_at[near] = np.arange(len(rows), dtype=np.int32)
+    number_at[sources] = np.arange(len(rows), dtype=np.int32)
     patches = patchmatch.Patches(rows, columns, number_at, sources)
     costs = np.zeros(len(rows), np.float32)
     field = patchmatch.Field(start[:, 0] - rows, start[:, 1] - columns, costs)
     flat = patchmatch.padded_rows(scene.pixels)
-    patchmatch.measure(flat, flat, patches, field)
+    source = scene.pixels.reshape(len(scene.pixels), -1)
+    patchmatch.measure(flat, source, patches, field)
     too_near = (np.abs(field.down) < _FAR) & (np.abs(field.right) < _FAR)
     costs[too_near] = patchmatch.NO_MATCH
     reach = max(hole.shape)
-    patchmatch.improve(flat, flat, patches, field, _SCANS, reach, _FAR, seed)
+    patchmatch.improve(flat, source, patches, field, _SCANS, reach, _FAR, seed)
+    rarity = np.zeros((*hole.shape, 1), np.float32)
     good = costs < patchmatch.NO_MATCH
+    rarity[rows[good], columns[good], 0] = np.sqrt(costs[good]) / (2 * patchmatch.RADIUS + 1)
+    rarity = continued(rarity, sources)[..., 0]
+    good &= near
     score = offsets.repetitions(field.down[good], field.right[good], hole.shape)
-    return offsets.peaks(score, _DOMINANT, apart=_APART, least=_APART)
+    return offsets.peaks(score, _DOMINANT, apart=_APART, least=_APART), rarity
 
 
 # --- what they cost -------------------------------------------------------------------------------
 
 
-def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Floats, Floats]:
+def _offers(
+    scene: Scene, features: Floats, candidates: Integers, rarity: Floats
+) -> tuple[Floats, Floats]:
     """What each candidate shows and costs at each pixel of the hole: ``[K, N, 5]``, ``[K, N]``."""
     hole = scene.hole
     height, width = hole.shape
@@ -194,6 +208,7 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
         cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
         texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
         cost += _TEXTURE * np.minimum(texture, 1)
+        cost += _RARE * np.minimum(rarity[to_rows, to_columns], _MOST_RARE)
         costs[number, shown] = cost[shown]
     return values, costs
 
