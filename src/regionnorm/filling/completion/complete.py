@@ -38,7 +38,9 @@ _MARGIN = 96  # known pixels around a hole to copy from, at least
 _TOGETHER = 32  # holes whose boxes are nearer to each other are filled together
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
-_TONE, _TONE_KEEP, _TONE_LEVELS, _TONE_BLURS = 0.8, 0.3, 3, 4
+_TONE = 0.8  # how far the tones of what is copied come towards the network's
+_TONE_KEEP = 0.3  # difference at which that is down to 1 / e
+_TONE_HALVINGS, _TONE_BLURS = 3, 4  # what counts as a tone
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -258,7 +260,7 @@ def _toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
     """What to add to a collage so that its tones come nearer to what is painted."""
     difference = np.where(hole[..., None], pixels - filled, np.float32(0))
     shapes, nothing = [], hole & False
-    for _ in range(_TONE_LEVELS):
+    for _ in range(_TONE_HALVINGS):
         shapes.append(nothing.shape)
         difference, nothing = halve(difference, nothing)
     low = blur(difference, np.ones(nothing.shape, np.float32), _TONE_BLURS)

@@ -49,7 +49,6 @@ _MOST_UNEXPECTED = 0.5
 _BLURS = 8
 _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
 _LEAST_BUSY = 0.02
-_RARE, _MOST_RARE = 0.0, 0.4  # weight of how unlike anything else a thing is: no second face
 _NETWORK, _BLURRED = 0.1, 1.2  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.03  # of a seam
 
@@ -79,11 +78,10 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     """
     features = np.concatenate([scene.pixels, scene.busyness], axis=2)
     kinds = [np.zeros((1, 2), np.int32), *_ring_offsets(features, scene.hole)]
-    repeated, rarity = _repetitions(scene, seed)
-    kinds.append(repeated)
+    kinds.append(_repeated_offsets(scene, seed))
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
-    values, costs = _offers(scene, features, candidates, rarity)
+    values, costs = _offers(scene, features, candidates)
     neighbours = maxflow.neighbours_of(scene.hole)
     chosen = candidates[graph_cut.choose(values, costs, neighbours, potts=_POTTS)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
@@ -130,24 +128,19 @@ def _thinned(ring: Place) -> Place:
     return thin
 
 
-def _repetitions(scene: Scene, seed: int) -> tuple[Integers, Floats]:
-    """Offsets at which the known part around the hole repeats itself, and what does not.
-
-    Returns:
-        int32 ``[K, 2]``, and float32 ``[H, W]``: how much (L2 over channels, root of the mean
-        square) the patch around each pixel differs from the most similar one elsewhere.
-    """
+def _repeated_offsets(scene: Scene, seed: int) -> Integers:
+    """Offsets at which the known part around the hole repeats itself."""
     hole = scene.hole
     sources = source_centres(hole)
     places = np.argwhere(sources).astype(np.int32)
     side = max(int(np.ptp(axis)) for axis in np.nonzero(hole)) + 1
-    near = dilate_square(hole, max(_NEAR, side // 2))[sources]
-    rows, columns = np.ascontiguousarray(places[:, 0]), np.ascontiguousarray(places[:, 1])
-    if len(places) < _LEAST_SOURCES:
-        return np.zeros((0, 2), np.int32), np.zeros(hole.shape, np.float32)
+    near = sources & dilate_square(hole, max(_NEAR, side // 2))
+    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
+    if len(places) < _LEAST_SOURCES or len(rows) == 0:
+        return np.zeros((0, 2), np.int32)
     start = places[np.random.default_rng(seed).integers(len(places), size=len(rows))]
     number_at = np.full(hole.shape, -1, np.int32)
-    number_at[sources] = np.arange(len(rows), dtype=np.int32)
+    number_at[near] = np.arange(len(rows), dtype=np.int32)
     patches = patchmatch.Patches(rows, columns, number_at, sources)
     costs = np.zeros(len(rows), np.float32)
     field = patchmatch.Field(start[:, 0] - rows, start[:, 1] - columns, costs)
@@ -158,21 +151,15 @@ def _repetitions(scene: Scene, seed: int) -> tuple[Integers, Floats]:
     costs[too_near] = patchmatch.NO_MATCH
     reach = max(hole.shape)
     patchmatch.improve(flat, source, patches, field, _SCANS, reach, _FAR, seed)
-    rarity = np.zeros((*hole.shape, 1), np.float32)
     good = costs < patchmatch.NO_MATCH
-    rarity[rows[good], columns[good], 0] = np.sqrt(costs[good]) / (2 * patchmatch.RADIUS + 1)
-    rarity = continued(rarity, sources)[..., 0]
-    good &= near
     score = offsets.repetitions(field.down[good], field.right[good], hole.shape)
-    return offsets.peaks(score, _DOMINANT, apart=_APART, least=_APART), rarity
+    return offsets.peaks(score, _DOMINANT, apart=_APART, least=_APART)
 
 
 # --- what they cost -------------------------------------------------------------------------------
 
 
-def _offers(
-    scene: Scene, features: Floats, candidates: Integers, rarity: Floats
-) -> tuple[Floats, Floats]:
+def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Floats, Floats]:
     """What each candidate shows and costs at each pixel of the hole: ``[K, N, 5]``, ``[K, N]``."""
     hole = scene.hole
     height, width = hole.shape
@@ -190,7 +177,7 @@ def _offers(
         if down == 0 and right == 0:
             values[number] = features[rows, columns]
             costs[number] = graph_cut.FORBIDDEN / 2
-            if scene.painted and _NETWORK is not None:
+            if scene.painted:
                 own = blur(scene.busyness, np.ones_like(known), 2)[rows, columns].sum(axis=1)
                 costs[number] = _NETWORK + _BLURRED * np.maximum(0, 1 - (own + _LEAST_BUSY) / calm)
             continue
@@ -208,7 +195,6 @@ def _offers(
         cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
         texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
         cost += _TEXTURE * np.minimum(texture, 1)
-        cost += _RARE * np.minimum(rarity[to_rows, to_columns], _MOST_RARE)
         costs[number, shown] = cost[shown]
     return values, costs
 
