@@ -110,6 +110,24 @@ def test_a_small_hole_costs_the_same_in_a_large_photo() -> None:
     assert costs[1] < 1.5 * costs[0]
 
 
+def test_the_cost_follows_the_hole_at_every_size() -> None:
+    costs = {}
+    for height, width in ((256, 256), (600, 900), (768, 768), (780, 780), (3000, 4000)):
+        watched = Watched(half)
+        hole = hole_at((height, width), (height // 2, width // 2, 18, 18))
+        fill_holes(watched, np.zeros((height, width, 3), np.uint8), hole)
+        costs[height, width] = watched.pixels
+    assert max(costs.values()) <= 1.1 * costs[256, 256]
+
+
+def test_many_holes_cost_no_more_than_the_photo() -> None:
+    hole = np.zeros((700, 800), bool)
+    hole[40::100, 40::100] = True
+    watched = Watched(half)
+    fill_holes(watched, np.zeros((700, 800, 3), np.uint8), hole)
+    assert watched.pixels <= 700 * 800
+
+
 def test_no_pass_is_larger_than_memory_allows_except_on_request() -> None:
     pixels = np.zeros((1200, 1500, 3), np.uint8)
     hole = hole_at((1200, 1500), (50, 50, 1000, 1300))
@@ -139,6 +157,26 @@ def test_far_holes_are_filled_apart_and_near_ones_together() -> None:
     fill_holes(far, np.zeros((*shape, 3), np.uint8), hole_at(shape, *boxes), strategy="crop")
     assert len(far.sizes) == 2
     assert far.pixels < 600 * 2400 / 5
+
+
+@pytest.mark.parametrize("strategy", ["auto", "crop"])
+def test_a_window_fills_its_own_holes_and_not_those_that_reach_into_it(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setattr(any_size, "_ONE_PASS", 150 * 150)  # no tiles: one call at each scale
+    calls: list[float] = []
+
+    def numbered(image: Tensor, mask: Tensor) -> Tensor:
+        calls.append(len(calls) * 10 / 255)
+        return torch.full_like(image, calls[-1])
+
+    # An eighth of a hole of 400 pixels, and another 110 pixels beside it.
+    boxes = (20, 20, 50, 50), (20, 84, 24, 24)
+    result = fill_holes(numbered, ramp(150, 150), hole_at((150, 150), *boxes), strategy=strategy)
+    for top, left, height, width in boxes:
+        edge = result[top, left : left + width]
+        # The last pass along a hole's border is one call.
+        assert len(np.unique(edge)) == 1
 
 
 def test_a_deep_hole_is_first_filled_where_the_network_reaches_its_middle() -> None:

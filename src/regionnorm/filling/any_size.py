@@ -6,7 +6,8 @@ ever converted, so that time and memory follow the holes and not the photo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -71,8 +72,8 @@ def fill_holes(
     whose fill is enlarged. ``crop`` cuts out each group of holes with its surroundings. There, a
     hole that is deeper than :data:`REACH` is filled from coarse to fine: first in a copy small
     enough for the network to reach its middle, then at each doubling a band along its border is
-    filled anew, between the known pixels and the enlarged fill. ``auto`` takes ``original`` for
-    small photos with holes in reach, and ``crop`` otherwise.
+    filled anew, between the known pixels and the enlarged fill. ``auto`` does the same, and fills
+    groups together wherever one window around them is no larger than theirs are.
 
     Args:
         run: The network: image ``[1, 3, h, w]`` in [0, 1] and mask ``[1, 1, h, w]``, 1 = hole, to
@@ -93,26 +94,21 @@ def fill_holes(
         ValueError: The strategy is not known.
     """
     check_strategy(strategy)
-    height, width = hole.shape
-    whole = Window(0, 0, height, width)
-    if strategy == "auto":
-        small = height * width <= _ONE_PASS
-        strategy = "original" if small and _levels(hole) == 0 else "crop"
     result: Pixels = pixels.copy()
-    for window in _windows(hole) if strategy == "crop" else [whole]:
+    for window, own in _parts(hole, strategy):
         photo, inside = pixels[window.slices], hole[window.slices]
         if hidden is not None:
             photo = _without_hidden(photo, inside, hidden[window.slices])
         if strategy == "original":
             filled = _pass(run, photo, inside, feather, one_pass=True)
         elif strategy == "resize":
-            filled = _coarse(run, photo, inside, _halvings(max(height, width)), feather)
+            filled = _coarse(run, photo, inside, _halvings(max(hole.shape)), feather)
         else:
-            filled = _coarse_to_fine(run, photo, inside, _levels(inside), feather)
+            filled = _coarse_to_fine(run, photo, inside, _levels(inside, own), feather)
         if texture is not None:
             filled = texture(photo, filled, inside)
         # Only what this window is for: another window sees its own hole with more around it.
-        result[window.slices][inside] = filled[inside]
+        result[window.slices][own] = filled[own]
     return result
 
 
@@ -134,36 +130,96 @@ def _without_hidden(pixels: Pixels, hole: Hole, hidden: Hole) -> Pixels:
 # --- windows -------------------------------------------------------------------------------------
 
 
-def _windows(hole: Hole) -> list[Window]:
-    """One window for each group of holes, with as much around it as its depth asks for."""
+@dataclass(frozen=True)
+class _Group:
+    """Holes that are filled together: a window, its halvings, and the numbers of its blocks."""
+
+    window: Window
+    levels: int
+    numbers: tuple[int, ...]
+
+
+def _parts(hole: Hole, strategy: str) -> Iterator[tuple[Window, Hole]]:
+    """Windows to fill, and which pixels of each it is for, bool of the window's size."""
     height, width = hole.shape
+    if strategy in ("original", "resize"):
+        yield Window(0, 0, height, width), hole
+        return
     padded = np.pad(hole, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
     rows, columns = padded.shape[0] // _BLOCK, padded.shape[1] // _BLOCK
     blocks = np.asarray(padded.reshape(rows, _BLOCK, columns, _BLOCK).any((1, 3)))
     labels, count = label_regions(dilate_square(blocks, 1))
-    windows = []
-    for number in range(1, count + 1):
-        group = bounding_window(labels == number)
-        area = Window(*(_BLOCK * side for side in _corners(group)))
-        # Other groups' holes may reach into this rectangle; they only make it a little larger.
-        exact = bounding_window(hole[area.slices])
-        box = Window(*(a + b for a, b in zip(_corners(exact), 2 * _corners(area)[:2], strict=True)))
-        levels = _levels(hole[box.grow(1, height, width).slices])
-        windows.append(box.grow(_CONTEXT << levels, height, width, at_least=_LEAST))
-    return windows
+    groups = [_group(hole, labels, number) for number in range(1, count + 1)]
+    for group in _joined(groups) if strategy == "auto" else groups:
+        yield group.window, _own(hole, labels, group.numbers, group.window)
+
+
+def _group(hole: Hole, labels: npt.NDArray[np.int32], number: int) -> _Group:
+    """One group of holes, with as much around it as its depth asks for."""
+    height, width = hole.shape
+    blocks = bounding_window(labels == number)
+    area = Window(*(_BLOCK * side for side in _corners(blocks)))
+    area = _overlap(area, Window(0, 0, height, width))
+    exact = bounding_window(_own(hole, labels, (number,), area))
+    box = Window(*(a + b for a, b in zip(_corners(exact), 2 * _corners(area)[:2], strict=True)))
+    around = box.grow(1, height, width)
+    levels = _levels(hole[around.slices], _own(hole, labels, (number,), around))
+    window = box.grow(_CONTEXT << levels, height, width, at_least=_LEAST)
+    return _Group(window, levels, (number,))
+
+
+def _own(
+    hole: Hole, labels: npt.NDArray[np.int32], numbers: tuple[int, ...], window: Window
+) -> Hole:
+    """The pixels of some groups of blocks inside a window."""
+    top, left = window.top // _BLOCK, window.left // _BLOCK
+    near = labels[top : -(-window.bottom // _BLOCK), left : -(-window.right // _BLOCK)]
+    rows = np.arange(window.top, window.bottom) // _BLOCK - top
+    columns = np.arange(window.left, window.right) // _BLOCK - left
+    return hole[window.slices] & np.isin(near, numbers)[np.ix_(rows, columns)]
+
+
+def _joined(groups: list[_Group]) -> list[_Group]:
+    """Join shallow groups as long as one window is no larger than the two that it stands for."""
+    deep = [group for group in groups if group.levels > 0]
+    left = [group for group in groups if group.levels == 0]
+    done: list[_Group] = []
+    while left:
+        group = left.pop()
+        if not left:
+            done.append(group)
+            break
+        boxes = np.array([_corners(other.window) for other in left])
+        corners = np.array(_corners(group.window))
+        hulls = np.hstack([np.minimum(boxes, corners)[:, :2], np.maximum(boxes, corners)[:, 2:]])
+        areas, both = _areas(hulls), _areas(boxes) + group.window.height * group.window.width
+        gain = np.where(areas <= _ONE_PASS, both - areas, -1)
+        best = int(gain.argmax())
+        if gain[best] < 0:
+            done.append(group)
+            continue
+        other = left.pop(best)
+        # Back among the others: it may now meet one that was too far for either.
+        left.append(_Group(Window(*hulls[best].tolist()), 0, group.numbers + other.numbers))
+    return deep + done
+
+
+def _areas(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    areas: npt.NDArray[Any] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
 
 
 def _corners(window: Window) -> tuple[int, int, int, int]:
     return window.top, window.left, window.bottom, window.right
 
 
-def _levels(hole: Hole) -> int:
-    """Halvings after which every hole pixel is within reach of a known one."""
+def _levels(hole: Hole, own: Hole) -> int:
+    """Halvings after which every pixel of ``own`` is within reach of a known one."""
     known = ~hole
     if not known.any():
         return _halvings(max(hole.shape))
     grown, radius, levels = dilate_square(known, REACH), REACH, 0
-    while not grown.all():
+    while not grown[own].all():
         grown = dilate_square(grown, radius)
         radius, levels = 2 * radius, levels + 1
     return levels
