@@ -173,7 +173,7 @@ def test_a_window_fills_its_own_holes_and_not_those_that_reach_into_it(
     # An eighth of a hole of 400 pixels, and another 110 pixels beside it.
     boxes = (20, 20, 50, 50), (20, 84, 24, 24)
     result = fill_holes(numbered, ramp(150, 150), hole_at((150, 150), *boxes), strategy=strategy)
-    for top, left, height, width in boxes:
+    for top, left, _, width in boxes:
         edge = result[top, left : left + width]
         # The last pass along a hole's border is one call.
         assert len(np.unique(edge)) == 1

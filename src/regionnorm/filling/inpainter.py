@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from regionnorm.devices import has_native_bfloat16, pick_device
 from regionnorm.filling.any_size import check_strategy, fill_holes
 from regionnorm.filling.batch import BatchReport, Fill, inpaint_path
+from regionnorm.filling.conditioning import conditioned
 from regionnorm.filling.texture import add_texture, wants_texture
 from regionnorm.imaging import mask_to_array
+from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.precision import cast_convolutions
 from regionnorm.photo import Photo
 
@@ -76,6 +78,9 @@ class Inpainter:
         self.strategy, self.feather = strategy, _checked_feather(feather)
         own = isinstance(model, nn.Module) and texture is None
         self.texture = False if own else wants_texture(texture)
+        # What a module of the user's own makes is theirs.
+        foreign = isinstance(model, nn.Module) and not isinstance(model, InpaintingModel)
+        self._network = self._run if foreign else conditioned(self._run)
         if isinstance(model, nn.Module):
             first = next(model.parameters(), None)
             self.device = (
@@ -156,7 +161,7 @@ class Inpainter:
         alpha = photo.alpha()
         textured = self.texture if texture is None else wants_texture(texture)
         colours = fill_holes(
-            self._run,
+            self._network,
             photo.colours(),
             hole,
             strategy=self.strategy if strategy is None else strategy,
