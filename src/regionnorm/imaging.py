@@ -26,6 +26,7 @@ __all__ = [
     "composite",
     "image_to_tensor",
     "luma",
+    "mask_levels",
     "mask_to_array",
     "mask_to_tensor",
     "orientation_of",
@@ -34,12 +35,17 @@ __all__ = [
     "standardize",
     "supports_mode",
     "tensor_to_image",
+    "two_levels",
     "upright",
     "write_image",
 ]
 
 MASK_THRESHOLD = 0.5
 """A mask pixel brighter than this share of white is hole (8 bit: above 127)."""
+
+_LEVEL_SPREAD = 0.15  # of the range: how far from its ends a mask's two levels reach
+_EDGE_SHARE = 0.02  # of a mask's pixels that may lie between them
+_FEW_LEVELS = 16  # ranges below have no room for edges
 
 _SAVE_DEFAULTS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -219,6 +225,9 @@ def luma(colours: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Turn a mask into bool ``[H, W]``, True = hole.
 
+    A mask of two clear levels is one whatever they are (labels 0 and 3): where both lie on one
+    side of the threshold, the brighter is the hole.
+
     Args:
         mask: An image (white is hole, alpha is ignored), or an array ``[H, W]``: bool, integers
             0/1 or 0 to 255, or floats in [0, 1].
@@ -227,11 +236,43 @@ def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]
         ValueError: Another shape or dtype.
     """
     if isinstance(mask, Image.Image):
-        upright = standardize(mask)
-        gray = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
-        hole: npt.NDArray[np.bool_] = np.asarray(gray) > 255 * MASK_THRESHOLD
-        return hole
+        levels = mask_levels(mask)
+        white = 255.0 if levels.dtype == np.uint8 else 65535.0
+    else:
+        levels = _checked_mask(mask)
+        # 0/1 and 0/255 cannot be confused: a 0-to-255 mask that never exceeds 1 has no hole.
+        white = 1.0 if levels.dtype.kind in "bf" or levels.max() <= 1 else 255.0
+    hole: npt.NDArray[np.bool_] = levels > white * MASK_THRESHOLD
+    if (hole.all() or not hole.any()) and levels.dtype.kind in "ui":
+        threshold = two_levels(levels)
+        return hole if threshold is None else levels > threshold
+    return hole
+
+
+def mask_levels(image: Image.Image) -> npt.NDArray[Any]:
+    """Return a mask's brightness, alpha ignored: uint8 ``[H, W]``, or of 0 to 65535, uint16."""
+    if image.mode.startswith("I"):
+        return np.asarray(upright(image)).astype(np.int64).clip(0, 65535).astype(np.uint16)
+    plain = standardize(image)
+    return np.asarray(plain if plain.mode == "L" else plain.convert("RGB").convert("L"))
+
+
+def two_levels(levels: npt.NDArray[Any]) -> float | None:
+    """Return the middle between an integer array's two clear levels; None where it has others."""
+    low, high = int(levels.min()), int(levels.max())
+    margin = _LEVEL_SPREAD * (high - low)
+    # Labels are two small values exactly; levels further apart may have edges between them.
+    if high - low < _FEW_LEVELS:
+        clear = low < min(high, _FEW_LEVELS) and bool(((levels == low) | (levels == high)).all())
+    else:
+        between = (levels > low + margin) & (levels < high - margin)
+        clear = bool(between.mean() <= _EDGE_SHARE)
+    return (low + high) / 2 if clear else None
+
+
+def _checked_mask(mask: object) -> npt.NDArray[Any]:
     _require_array(mask, "mask")
+    assert isinstance(mask, np.ndarray)
     if mask.ndim == 3 and mask.shape[2] == 1:
         mask = mask[:, :, 0]
     if mask.ndim != 2 or mask.dtype.kind not in "buif" or mask.size == 0:
@@ -239,10 +280,7 @@ def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]
             f"got a mask array of shape {list(mask.shape)} and dtype {mask.dtype}; "
             "give [H, W], bool or uint8, with 1 or 255 in the hole"
         )
-    # 0/1 and 0/255 cannot be confused: a 0-to-255 mask that never exceeds 1 has no hole.
-    white = 1.0 if mask.dtype.kind in "bf" or mask.max() <= 1 else 255.0
-    hole = mask > white * MASK_THRESHOLD
-    return hole
+    return mask
 
 
 def image_to_tensor(image: Image.Image | npt.NDArray[Any]) -> Tensor:

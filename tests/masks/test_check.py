@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from regionnorm.imaging import mask_to_array
 from regionnorm.masks.check import (
     CheckedMask,
     MaskOptions,
@@ -89,6 +90,54 @@ def test_strokes_on_a_transparent_layer_are_the_hole() -> None:
     assert np.array_equal(checked.hole, np.asarray(disk()) > 127)
 
 
+def test_strokes_of_a_colour_are_the_hole_on_any_ground() -> None:
+    expected = np.asarray(disk()) > 127
+    for colour in ((255, 0, 0), (0, 0, 255), (128, 0, 0), (255, 0, 255)):
+        layer = Image.new("RGBA", (120, 90))
+        layer.paste(colour, mask=disk())
+        layer.putalpha(disk())
+        for mask in (layer, *(Image.new("RGB", (120, 90), ground) for ground in ("#000", "#fff"))):
+            if mask.mode == "RGB":
+                mask.paste(colour, mask=disk())
+            checked = check(mask)
+            assert np.array_equal(checked.hole, expected), (colour, mask.mode)
+            assert "taken for white" in checked.warnings[0]
+
+
+def test_a_layer_with_strokes_of_two_colours_is_its_strokes() -> None:
+    layer = Image.new("RGBA", (120, 90))
+    layer.paste((0, 0, 200, 255), (10, 10, 30, 30))
+    layer.paste((200, 30, 0, 255), (60, 40, 90, 80))
+    assert np.array_equal(check(layer).hole, np.asarray(layer.getchannel("A")) > 0)
+
+
+def labelled(kind: str) -> Image.Image:
+    labels = (np.asarray(disk()) > 127).astype(np.uint8)
+    if kind == "palette":
+        image = Image.fromarray(labels).convert("P")
+        image.putpalette([0, 0, 0, 40, 0, 0])
+        image.putdata(labels.ravel().tolist())
+        return image
+    if kind == "16 bit":
+        return Image.fromarray(labels.astype(np.uint16))
+    return Image.fromarray(labels * (3 if kind == "0 and 3" else 1) + 5 * (kind == "5 and 6"))
+
+
+@pytest.mark.parametrize("kind", ["0 and 1", "0 and 3", "5 and 6", "palette", "16 bit"])
+def test_two_clear_levels_are_a_mask_whatever_they_are(kind: str) -> None:
+    checked = check(labelled(kind))
+    assert np.array_equal(checked.hole, np.asarray(disk()) > 127)
+    assert "two levels" in checked.warnings[0]
+    assert np.array_equal(mask_to_array(labelled(kind)), checked.hole)
+
+
+def test_two_levels_in_an_array_are_a_mask_too() -> None:
+    expected = np.asarray(disk()) > 127
+    for low, high, kind in ((0, 3, np.uint8), (0, 3, np.int64), (20, 90, np.uint8)):
+        levels = np.where(expected, high, low).astype(kind)
+        assert np.array_equal(check_mask(levels, (120, 90)).hole, expected)
+
+
 # --- what stops ----------------------------------------------------------------------------------
 
 
@@ -109,6 +158,36 @@ def test_masks_that_cannot_work_are_refused_in_one_line(
     with pytest.raises(ValueError, match=words) as error:
         check(mask, **options)
     one_line(error)
+
+
+def test_a_dark_mask_of_many_levels_is_not_called_black() -> None:
+    ramp = np.tile(np.arange(60, dtype=np.uint8), (90, 2))
+    with pytest.raises(
+        ValueError, match="no pixel of the mask is brighter than 127.*brightest is 59"
+    ):
+        check_mask(ramp, (120, 90))
+
+
+def test_a_photo_given_as_a_mask_stops(make_photo: Maker, tmp_path: Path) -> None:
+    for mode in ("RGB", "L", "P"):
+        make_photo(120, 90, mode).save(tmp_path / "photo.png")
+        with pytest.raises(ValueError, match="looks like a photo.*exchanged") as error:
+            make_mask(Photo.from_image(disk()), tmp_path / "photo.png")
+        one_line(error)
+
+
+def test_a_copy_of_the_photo_with_a_hole_suggests_what_works(
+    make_photo: Maker, tmp_path: Path
+) -> None:
+    photo = make_photo(120, 90)
+    painted, erased = photo.copy(), photo.convert("RGBA")
+    painted.paste((255, 255, 255), (20, 20, 60, 60))
+    erased.putalpha(Image.fromarray(255 - np.asarray(disk())))
+    for copy, words in ((painted, "copy of the photo.*difference"), (erased, "--mask alpha")):
+        copy.save(tmp_path / "mask.png")
+        with pytest.raises(ValueError, match=words) as error:
+            make_mask(Photo.from_image(photo), tmp_path / "mask.png")
+        one_line(error)
 
 
 def test_a_negative_dilation_is_refused() -> None:

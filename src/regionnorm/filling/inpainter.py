@@ -231,6 +231,9 @@ def _check(photo: Photo, hole: npt.NDArray[np.bool_]) -> None:
             f"{width}x{height}; give a mask of the photo's size"
         )
     if not hole.any():
-        raise ValueError("the mask is black everywhere; paint what should be filled white")
+        raise ValueError(
+            "no pixel of the mask is brighter than half, or it is black everywhere; "
+            "paint what should be filled white"
+        )
     if hole.all():
         raise ValueError("the mask is white everywhere; leave black what should be kept")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from regionnorm.files.whole import decode
 from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
+from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
 from regionnorm.masks.scratches import find_scratches
 from regionnorm.photo import Photo
@@ -36,6 +37,8 @@ Hole = npt.NDArray[np.bool_]
 _WHITE_SHARE = 0.6  # masks with more hole than this, border included, look inverted
 _WHITE_BORDER = 0.9
 _FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush leaves
+_NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
+_COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
 _TOLERANCE = 24  # levels per channel between a colour key and a pixel that it takes
 _COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
@@ -102,8 +105,8 @@ def make_mask(
     options = options or MaskOptions()
     text = os.fspath(mask)
     if not is_mask_rule(text):
-        read = decode(Path(text), lambda image, _: _read_levels(image))
-        return check_mask(read[0], photo.size, options, notes=read[1])
+        levels, notes = decode(Path(text), lambda image, _: _read_file(image, photo))
+        return check_mask(levels, photo.size, options, notes=notes)
     if text == "alpha":
         hole, notes = _from_alpha(photo)
     elif text == "auto:scratches":
@@ -137,8 +140,10 @@ def check_mask(
     options = options or MaskOptions()
     warnings = list(notes)
     if isinstance(mask, Image.Image):
-        mask, more = _read_levels(mask)
+        mask, more = read_levels(mask)
         warnings += more
+    if mask.dtype == np.uint8 and looks_like_photo(mask):
+        raise ValueError(f"the mask {_NO_MASK}; were photo and mask exchanged?")
     if mask.shape[:2] != (size[1], size[0]):
         mask = _fit(mask, size, options, warnings)
     hole = mask_to_array(mask)
@@ -151,7 +156,7 @@ def check_mask(
             "white is filled, and --invert-mask exchanges white and black"
         )
     if not hole.any():
-        raise ValueError("the mask is black everywhere; paint what should be filled white")
+        raise ValueError(_no_hole(mask, options.invert))
     if options.dilate:
         hole = dilate_disk(hole, options.dilate)
     if hole.all():
@@ -161,32 +166,43 @@ def check_mask(
 
 def paint_preview(photo: Photo, hole: Hole) -> Image.Image:
     """Return the photo with its hole in red, RGB: what is about to be filled."""
-    colours = photo.colours()
-    shown = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
-    shown = shown.copy()
+    shown = _eight_bit(photo).copy()
     shown[hole] = shown[hole] // 3 + np.array([170, 0, 0], np.uint8)
     return Image.fromarray(shown)
+
+
+def _eight_bit(photo: Photo) -> npt.NDArray[np.uint8]:
+    """Colours uint8 ``[H, W, 3]``."""
+    colours = photo.colours()
+    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
 
 
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _read_levels(image: Image.Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
-    """A mask's brightness, uint8 ``[H, W]``, and what is odd about its colours."""
-    upright = standardize(image)
-    colour = upright.convert("RGB")
-    if upright.mode in ("LA", "RGBA"):
-        alpha = np.asarray(upright.getchannel("A"))
-        # A brush on a transparent layer leaves one colour, and the strokes in the alpha channel.
-        if len(colour.getcolors(2) or (0, 0)) == 1 and alpha.min() != alpha.max():
-            return alpha, ("the mask has one colour only; its opaque pixels are taken for white",)
-    gray = np.asarray(upright if upright.mode == "L" else colour.convert("L"))
-    if upright.mode not in ("L", "LA"):
-        levels = np.asarray(colour)
-        spread = levels.max(2).astype(np.int16) - levels.min(2)
-        if (spread > 64).mean() > 0.001:
-            return gray, ("the mask is in colour; its brightness above 127 of 255 is the hole",)
-    return gray, ()
+def _read_file(image: Image.Image, photo: Photo) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """A mask file's levels; a copy of the photo itself is told from any other photo."""
+    levels, notes = read_levels(image)
+    if looks_like_photo(levels) and levels.shape == (photo.size[1], photo.size[0]):
+        copied = np.asarray(standardize(image).convert("RGB")).astype(np.int16)
+        same = abs(copied - _eight_bit(photo)).max(2) <= _COPY_TOLERANCE
+        if same.mean() > _COPY_SHARE:
+            raise ValueError(
+                f"the mask is a copy of the photo, {1 - same.mean():.1%} of it changed; erase to "
+                "transparency and use --mask alpha, or save the difference of the two as the mask"
+            )
+    return levels, notes
+
+
+def _no_hole(mask: npt.NDArray[Any], inverted: bool) -> str:
+    if inverted:
+        return "inverted, the mask is black everywhere; leave black what should be filled"
+    if mask.max(initial=0) > 0:
+        return (
+            f"no pixel of the mask is brighter than 127 of 255, the brightest is {mask.max()}; "
+            "paint what should be filled white"
+        )
+    return "the mask is black everywhere; paint what should be filled white"
 
 
 def _fit(

@@ -1,0 +1,102 @@
+"""Which pixels of a mask file are meant: brightness, strokes on transparency, colours, labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from regionnorm.imaging import MASK_THRESHOLD, mask_levels, standardize, two_levels
+
+__all__ = ["looks_like_photo", "read_levels"]
+
+Levels = npt.NDArray[np.uint8]
+Hole = npt.NDArray[np.bool_]
+
+_DARK, _BRIGHT = 64, 191  # a mask's pixels are darker or brighter than these, but for edges
+_PHOTO_SHARE = 1 / 3  # of pixels between, above which it is no mask
+_COLOURED = 64  # levels between a pixel's channels from which on it counts as coloured
+_COLOURED_SHARE = 0.001
+
+
+def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
+    """Read a mask's levels, above 127 = hole.
+
+    Args:
+        image: Of any mode.
+
+    Returns:
+        uint8 ``[H, W]``, and what is odd about it, a line each.
+
+    Raises:
+        ValueError: It is a photo with a transparent part.
+    """
+    upright = standardize(image)
+    if upright.mode in ("LA", "RGBA"):
+        alpha = np.asarray(upright.getchannel("A"))
+        if alpha.min() != alpha.max() and _are_strokes(upright, alpha):
+            return alpha, ("the mask is a layer; its opaque pixels are taken for white",)
+    if upright.mode in ("RGB", "RGBA"):
+        colours = np.asarray(upright.convert("RGB"))
+        spread = colours.max(2) - colours.min(2)
+        if (spread > _COLOURED).mean() > _COLOURED_SHARE:
+            return _from_colours(np.asarray(upright.convert("RGB").convert("L")), spread)
+    return _spread_out(mask_levels(image))
+
+
+def looks_like_photo(levels: npt.NDArray[Any]) -> bool:
+    """Whether over a third of uint8 ``[H, W]`` is gray, neither dark nor bright."""
+    if two_levels(levels) is not None:
+        return False
+    return bool(((levels >= _DARK) & (levels <= _BRIGHT)).mean() > _PHOTO_SHARE)
+
+
+def _are_strokes(image: Image.Image, alpha: Levels) -> bool:
+    """Whether a layer's opaque pixels are strokes, and not a picture or a mask of their own."""
+    opaque = alpha > 255 * MASK_THRESHOLD
+    if not opaque.any():
+        return True
+    colours = np.asarray(image.convert("RGB"))[opaque]
+    # A brush has a few colours, whatever they are; a photo has thousands.
+    _, counts = np.unique((colours >> 5).astype(np.uint16) @ [64, 8, 1], return_counts=True)
+    if np.sort(counts)[-6:].sum() < 0.95 * len(colours):
+        raise ValueError(
+            "the mask is a photo with transparent pixels; to fill those, give it as the photo, "
+            "with --mask alpha"
+        )
+    gray = np.asarray(image.convert("RGB").convert("L"))[opaque]
+    neutral = np.ptp(colours, axis=1) <= _COLOURED
+    return not ((gray[neutral] < _DARK).any() and (gray[neutral] > _BRIGHT).any())
+
+
+def _from_colours(gray: Levels, spread: Levels) -> tuple[Levels, tuple[str, ...]]:
+    """Coloured strokes on one neutral ground are the hole; of anything else, what is bright."""
+    coloured = spread > _COLOURED
+    ground = gray[~coloured]
+    if ground.size and np.ptp(np.percentile(ground, (2, 98))) < _COLOURED:
+        border = np.concatenate([side for edge in (coloured, coloured.T) for side in edge[[0, -1]]])
+        # White on a coloured ground is a mask as usual.
+        if np.median(ground) <= 255 * MASK_THRESHOLD or border.mean() < 0.5:
+            note = "the mask has strokes of a colour; they are taken for white"
+            return (coloured * 255).astype(np.uint8), (note,)
+    levels, notes = _spread_out(gray)
+    note = "the mask is in colour; its brightness above 127 of 255 is the hole"
+    return levels, notes or (note,)
+
+
+def _spread_out(levels: npt.NDArray[Any]) -> tuple[Levels, tuple[str, ...]]:
+    """Bring levels to 0 to 255; two that lie on one side of the threshold become 0 and 255."""
+    most = np.iinfo(levels.dtype).max if levels.dtype in (np.uint8, np.uint16) else 65535
+    hole = levels > most * MASK_THRESHOLD
+    if hole.any() and not hole.all():
+        return (levels if most == 255 else levels // 257).astype(np.uint8), ()
+    threshold = two_levels(levels)
+    if threshold is None:
+        return (levels if most == 255 else levels // 257).astype(np.uint8), ()
+    note = (
+        f"the mask has two levels, {levels.min()} and {levels.max()} of {most}; "
+        "the brighter is taken for white"
+    )
+    return ((levels > threshold) * 255).astype(np.uint8), (note,)
