@@ -18,6 +18,7 @@ from regionnorm.masks.check import (
     make_mask,
     paint_preview,
 )
+from regionnorm.masks.regions import dilate_square
 from regionnorm.photo import Photo
 
 Maker = Callable[..., Image.Image]
@@ -255,6 +256,33 @@ def test_a_colour_key_finds_its_colour_after_jpeg(make_photo: Maker, tmp_path: P
         hole = make_mask(Photo.from_image(image), "color:#ff00ff~60").hole
     assert hole[18:62, 18:94].mean() > 0.99
     assert hole.sum() < 1.1 * 80 * 48
+
+
+@pytest.mark.parametrize("softness", ["blur", "jpeg", "none"])
+def test_a_colour_key_grows_to_where_the_colour_ends_and_says_so(
+    make_photo: Maker, tmp_path: Path, softness: str
+) -> None:
+    photo, stroke = make_photo(240, 160), Image.new("L", (240, 160))
+    ImageDraw.Draw(stroke).line((40, 40, 120, 110, 200, 50), fill=255, width=12)
+    if softness == "blur":
+        stroke = stroke.filter(ImageFilter.GaussianBlur(1.5))
+    painted = photo.copy()
+    painted.paste((255, 140, 0), mask=stroke)
+    painted.save(tmp_path / "a.png")
+    if softness == "jpeg":
+        painted.save(tmp_path / "a.jpg", quality=85)
+    with Image.open(tmp_path / ("a.jpg" if softness == "jpeg" else "a.png")) as image:
+        seen = Photo.from_image(image)
+        checked = make_mask(seen, "color:#ff8c00")
+    toward = np.array([255, 140, 0]) - np.asarray(photo).astype(float)
+    change = seen.colours().astype(float) - np.asarray(photo)
+    tint = (change * toward).sum(2) / np.sqrt((toward**2).sum(2))
+    rim = dilate_square(np.asarray(stroke) > 4, 3) & ~checked.hole
+    assert tint[rim].mean() < 1.5
+    assert np.percentile(tint[rim], 99) < 16
+    assert checked.hole.sum() < 2.5 * (np.asarray(stroke) > 4).sum()
+    assert bool(checked.warnings) == (softness != "none")
+    assert all("the colour fades over" in warning for warning in checked.warnings)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from regionnorm.files.whole import decode
 from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
+from regionnorm.masks.colour_key import TOLERANCE, find_colour
 from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
 from regionnorm.masks.scratches import find_scratches
@@ -40,7 +41,6 @@ _FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush lea
 _NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
 _COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
-_TOLERANCE = 24  # levels per channel between a colour key and a pixel that it takes
 _COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
 
 
@@ -94,7 +94,7 @@ def make_mask(
         mask: A mask file; or a rule: ``alpha`` takes the pixels that are more transparent than
             not, ``auto:scratches`` what :func:`~regionnorm.masks.scratches.find_scratches` finds,
             ``color:#ff00ff`` the pixels of that colour, to within 24 levels per channel or as
-            many as given (``color:#ff00ff~60``).
+            many as given (``color:#ff00ff~60``), and the rim around them that has its tint.
         options: What to do to the mask.
 
     Raises:
@@ -114,7 +114,7 @@ def make_mask(
         if not hole.any():
             raise ValueError("no scratches were found; paint a mask instead")
     else:
-        hole, notes = _from_colour(photo, text), ()
+        hole, notes = _from_colour(photo, text)
     checked = check_mask(hole, photo.size, options, notes=notes)
     return CheckedMask(checked.hole, checked.warnings, opaque=text == "alpha")
 
@@ -259,23 +259,19 @@ def _from_alpha(photo: Photo) -> tuple[Hole, tuple[str, ...]]:
     return alpha <= 255 * MASK_THRESHOLD, (note,) if partly else ()
 
 
-def _from_colour(photo: Photo, rule: str) -> Hole:
+def _from_colour(photo: Photo, rule: str) -> tuple[Hole, tuple[str, ...]]:
     match = _COLOUR_RULE.fullmatch(rule)
     if match is None:
         raise ValueError(
             f"mask {rule!r} is no rule that is known; "
             "use alpha, auto:scratches, color:#ff00ff, or a file (./name)"
         )
-    wanted = np.array([int(match[1][at : at + 2], 16) for at in (0, 2, 4)], np.int16)
-    tolerance = _TOLERANCE if match[2] is None else int(match[2])
-    colours = photo.colours()
-    levels = colours if colours.dtype == np.uint8 else colours >> 8
-    hole = np.ones(levels.shape[:2], bool)
-    for channel in range(3):
-        hole &= abs(levels[:, :, channel].astype(np.int16) - wanted[channel]) <= tolerance
+    red, green, blue = (int(match[1][at : at + 2], 16) for at in (0, 2, 4))
+    tolerance = TOLERANCE if match[2] is None else int(match[2])
+    hole, notes = find_colour(_eight_bit(photo), (red, green, blue), tolerance)
     if not hole.any():
         raise ValueError(
             f"no pixel of the photo is #{match[1].lower()} to within {tolerance} levels; "
             f"allow more with color:#{match[1].lower()}~{min(255, 2 * tolerance + 16)}"
         )
-    return hole
+    return hole, notes
