@@ -13,7 +13,7 @@ from regionnorm.devices import has_native_bfloat16, pick_device
 
 
 def test_a_device_named_is_the_device_picked() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cpu") == pick_device("CPU") == torch.device("cpu")
     assert pick_device(torch.device("cpu")) == torch.device("cpu")
 
 

@@ -14,8 +14,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """Return the device asked for, or the best one present.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or None to
-            choose.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, in upper or lower case, a
+            ``torch.device``, or None to choose.
 
     Raises:
         ValueError: The device's name is not known, or this machine does not have it.
@@ -25,7 +25,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(device.lower() if isinstance(device, str) else device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(

@@ -181,6 +181,12 @@ def test_what_is_not_the_released_generator_is_refused_in_one_line(
     for message, wrong in broken.items():
         with pytest.raises(ValueError, match=message):
             load_released(saved(wrong, tmp_path))
+    for number, content in enumerate((b"", b"hello", bytes(range(256)), b"PK\x03\x04")):
+        for suffix in (".safetensors", ".pth"):
+            broken_file = tmp_path / f"{number}{suffix}"
+            broken_file.write_bytes(content)
+            code, _, error = run_cli("convert", broken_file, tmp_path / "out.safetensors")
+            assert code == 2 and error.count("\n") == 1 and "cannot be read" in error
     text = tmp_path / "text.pth"
     text.write_text("no weights")
     code, _, error = run_cli("convert", text, tmp_path / "out.safetensors")

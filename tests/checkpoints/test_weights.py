@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,59 @@ def test_files_of_strangers_are_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=path.name) as caught:
             load_pretrained(path)
         assert "\n" not in str(caught.value)
+
+
+HEADERS = {
+    "options is [1]": {"options": [1]},
+    "options is None": {"options": None},
+    "model is ['a']": {"model": ["a"], "options": {}},
+    "width is 400000": {"options": {"width": 400_000}},
+    "width is inf": {"options": {"width": float("inf")}},
+    "width is -3": {"options": {"width": -3}},
+    "blocks is 1e+09": {"options": {"blocks": 10**9}},
+    "describes no network": {"options": {"stats": ["a"]}},
+    "not supported": {"options": {"width": "wide"}},
+}
+
+
+@pytest.mark.parametrize("message", HEADERS)
+def test_headers_that_claim_nonsense_are_refused_before_anything_is_made(
+    message: str, tmp_path: Path
+) -> None:
+    header = {"format": "regionnorm/1", "model": "rn", **HEADERS[message]}
+    path = tmp_path / "odd.safetensors"
+    save_file({"x": torch.zeros(1)}, path, metadata={"regionnorm": json.dumps(header)})
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load_pretrained(path)
+    assert "odd.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_header_nested_too_deeply_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep.safetensors"
+    save_file({"x": torch.zeros(1)}, path, metadata={"regionnorm": "[" * 100_000})
+    with pytest.raises(ValueError, match="damaged header"):
+        load_pretrained(path)
+
+
+def test_files_of_pytorch_say_what_to_do_with_them(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match="regionnorm convert .*theirs.pth"):
+        load_pretrained(tmp_path / "theirs.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="regionnorm convert"):
+        load_pretrained(tmp_path / "old.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="give the run's folder"):
+        load_pretrained(tmp_path / "checkpoint.pt")
+
+
+def test_values_too_large_for_half_precision_are_kept_in_full(tmp_path: Path) -> None:
+    model = create_model("rn", width=4, blocks=0)
+    model.output.weight.data[0, 0, 0, 0] = 7e4
+    save_weights(model, tmp_path / "model.safetensors", half=True)
+    again = load_weights(tmp_path / "model.safetensors").state_dict()
+    assert again["output.weight"][0, 0, 0, 0] == 7e4
+    assert torch.equal(again["output.weight"], model.output.weight)
 
 
 def test_missing_weights_say_what_would_work() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import nn
+from torch import Tensor, nn
 
 from regionnorm._extras import require
 from regionnorm.checkpoints.released import load_released
@@ -46,7 +46,8 @@ def save_weights(
     Args:
         model: A network made by :func:`regionnorm.create_model`.
         path: A ``.safetensors`` file; written under a temporary name first.
-        half: Store floating tensors in half precision.
+        half: Store floating tensors in half precision, but those that it has no room for (above
+            65,504) as they are.
         metadata: More text for the header, such as the training step.
 
     Raises:
@@ -57,9 +58,9 @@ def save_weights(
     tensors = {}
     for key, value in model.state_dict().items():
         if value.is_floating_point():
-            value = value.to(torch.float16 if half else value.dtype)
             if not torch.isfinite(value).all():
                 raise ValueError(f"{key} holds NaN or infinity; these weights are not worth saving")
+            value = _halved(value) if half else value
         # A dense copy: safetensors refuses tensors that share memory.
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     header = {**(metadata or {}), "format": FORMAT, "model": model.name, "options": model.options}
@@ -68,6 +69,11 @@ def save_weights(
         # be equal files; and bytes, because save_file makes files that only their owner can read.
         text = json.dumps(header, sort_keys=True)
         temporary.write_bytes(serialize(tensors, metadata={HEADER: text}))
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.to(torch.float16)
+    return half if torch.isfinite(half).all() else value
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -86,18 +92,37 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(HEADER, "{}")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file{_instead(path, error)}") from error
     try:
         metadata: dict[str, Any] = dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header: {error}") from error
     if metadata.get("format") != FORMAT or not {"model", "options"} <= metadata.keys():
         raise ValueError(
             f"{path} has format {metadata.get('format')!r}; expected {FORMAT!r}, "
             "as written by regionnorm"
         )
+    for key, kind, what in (("model", str, "a name"), ("options", dict, "names and values")):
+        if not isinstance(metadata[key], kind):
+            raise ValueError(
+                f"{path} has a damaged header: {key} is {metadata[key]!r:.40}, not {what}"
+            )
     return metadata
+
+
+def _instead(path: Path, error: Exception) -> str:
+    """What to give in the place of a file that safetensors cannot read."""
+    if path.name == "checkpoint.pt":
+        return f"; give the run's folder, {path.parent}"
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02"):  # torch.save's, today and before 2020
+        return (
+            " but PyTorch's own kind (.pth); for the paper's released weights run: "
+            f"regionnorm convert {path} {path.with_suffix('.safetensors')}"
+        )
+    return f": {error}"
 
 
 def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu") -> InpaintingModel:
@@ -108,15 +133,48 @@ def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu")
         ValueError: It is not a weights file of this package, or does not fit its own header.
     """
     metadata = read_metadata(path)
-    model = create_model(metadata["model"], **metadata["options"])
     with safe_open(str(path), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not fit a {metadata['model']!r} network: {first}") from error
+        # Before anything is made: a header may claim any width, and a network of zeros is as large.
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        model = _described(path, metadata, shapes)
+        expected = model.state_dict()
+        # Tensors of another type, such as half precision, become what the network is made of.
+        tensors = {key: file.get_tensor(key).to(expected[key].dtype) for key in shapes}
+    model.load_state_dict(tensors, assign=True)
     return model.to(pick_device(device)).eval()
+
+
+def _described(
+    path: str | Path, metadata: Mapping[str, Any], shapes: Mapping[str, list[int]]
+) -> InpaintingModel:
+    """The network of a header, without memory for its tensors, which ``shapes`` have to fit.
+
+    Raises:
+        ValueError: There is no such network, or the file's tensors are not its.
+    """
+    name, options = metadata["model"], metadata["options"]
+    # Widths are sides of tensors, and layers have tensors: a number above both is of no such file.
+    most = max([len(shapes), *(side for shape in shapes.values() for side in shape)])
+    for key, value in options.items():
+        if isinstance(value, (int, float)) and not value <= most:
+            raise ValueError(
+                f"{path} does not fit its own header: {key} is {value:.6g}, "
+                f"but its {len(shapes)} tensors have sides of at most {most}"
+            )
+    try:
+        with torch.device("meta"):
+            model = create_model(name, **options)
+    except Exception as error:  # options of any type and value raise nearly anything
+        raise ValueError(f"{path} describes no network: {error}") from error
+    expected = {key: list(value.shape) for key, value in model.state_dict().items()}
+    for key in sorted(expected.keys() | shapes.keys()):
+        ours, theirs = expected.get(key), shapes.get(key)
+        if ours != theirs:
+            raise ValueError(
+                f"{path} does not fit a {name!r} network: {key} is {theirs or 'missing'}, "
+                f"where the network has {ours or 'nothing'}"
+            )
+    return model
 
 
 def convert_released(source: str | Path, target: str | Path) -> InpaintingModel:

@@ -22,7 +22,9 @@ def masks(
             help="Hole's share of the area; by default 0-0.1 to 0.5-0.6 in turn.",
         ),
     ] = None,
-    size: Annotated[int, typer.Option(metavar="PX", min=16, help="Width and height.")] = 512,
+    size: Annotated[
+        int, typer.Option(metavar="PX", min=16, max=16384, help="Width and height.")
+    ] = 512,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="The same seed gives the same masks.")
     ] = 0,

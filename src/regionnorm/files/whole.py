@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from regionnorm.files.formats import register_plugins
 
@@ -112,15 +112,38 @@ def _load(path: Path, file: IO[bytes]) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path} has too many pixels to be decoded; make it smaller") from error
     except UnidentifiedImageError as error:
+        if tiff := _tiff_kind(file):
+            raise ValueError(f"{path} is {tiff}") from error
         advice = "use PNG, JPEG, WebP, TIFF or BMP"
         if path.suffix.lower() in _HEIF_SUFFIXES and "HEIF" not in Image.OPEN:
             advice = "for HEIC run: pip install pillow-heif"
         raise ValueError(f"{path} is no image this program can read; {advice}") from error
     except Exception as error:  # the decoders raise nearly anything on damaged files
+        if (tiff := _tiff_kind(file)) and "YCbCr" in tiff:
+            raise ValueError(f"{path} is {tiff}") from error
         raise ValueError(
             f"{path} is damaged or cut short ({_reason(error)}); use an intact copy"
         ) from error
     return image
+
+
+def _tiff_kind(file: IO[bytes]) -> str:
+    """What a TIFF file that was not decoded holds, and what to do; empty for other files."""
+    with suppress(Exception):  # it may be damaged besides
+        file.seek(0)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = tags.get(258, (1,)), max(tags.get(339, (1,)))
+        advice = "save it as plain RGB with 8 or 16 bits per channel"
+        if tags.get(262) == 6 and tags.get(259, 1) == 1:
+            return f"a TIFF of YCbCr pixels without compression, which is not read; {advice}"
+        number = {2: "signed integer", 3: "floating-point"}.get(kind, "integer")
+        return (
+            f"a TIFF of {len(bits)} channels of {max(bits)}-bit {number} values, "
+            f"which is not read; {advice}"
+        )
+    return ""
 
 
 def _cannot_write(path: Path, error: Exception) -> OSError | ValueError:

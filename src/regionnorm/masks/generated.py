@@ -37,7 +37,7 @@ INTERVALS: tuple[Interval, ...] = (
 MASK_KINDS: tuple[str, ...] = ("free-form", "scratch", "ellipse", "blob", "box", "combined")
 """What the generators can draw; ``interval_mask`` and ``GeneratedMasks`` mix them."""
 
-MIN_SIDE = 16
+MIN_SIDE, MAX_SIDE = 16, 16384
 _KIND_WEIGHTS = {
     "free-form": 0.40,
     "scratch": 0.15,
@@ -82,8 +82,10 @@ def touches_border(mask: Mask) -> bool:
 
 
 def _check_size(height: int, width: int) -> None:
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(f"mask size {height}x{width}: both sides must be at least {MIN_SIDE} px")
+    if min(height, width) < MIN_SIDE or max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"mask size {height}x{width}: both sides must be {MIN_SIDE} to {MAX_SIDE} px"
+        )
 
 
 def _check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:

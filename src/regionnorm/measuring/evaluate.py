@@ -28,7 +28,7 @@ Filler = Callable[[Tensor, Tensor], Tensor]
 
 _TEXTURE = "+texture"
 
-MIN_SIDE = 16
+MIN_SIDE, MAX_SIDE = 16, 4096
 """The smallest photo in pixels that every model takes."""
 
 
@@ -82,8 +82,8 @@ def evaluate(
     chosen = get_preset(preset)
     smallest = max(MIN_SIDE, chosen.window_size)
     _check_arguments(models, intervals, limit, batch_size, difference_to)
-    if size is not None and size < smallest:
-        raise ValueError(f"size must be at least {smallest} pixels or None, got {size}")
+    if size is not None and not smallest <= size <= MAX_SIDE:
+        raise ValueError(f"size must be {smallest} to {MAX_SIDE} pixels or None, got {size}")
     count = len(source) if limit is None else min(limit, len(source))
     mask_set: _FixedMasks | _FolderMasks = _FixedMasks(tuple(intervals), seed)
     if masks is not None:

@@ -30,8 +30,9 @@ class AddedNoise(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.strength = nn.Parameter(torch.zeros(channels))
-        random = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, 1, PERIOD, PERIOD, generator=random)
+        random = torch.Generator("cpu").manual_seed(0)
+        # On the CPU also where networks are made without memory: no file would bring it.
+        noise = torch.randn(1, 1, PERIOD, PERIOD, generator=random, device="cpu")
         self.register_buffer("noise", noise, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

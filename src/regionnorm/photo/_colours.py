@@ -21,6 +21,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB; CMYK by its own colour profile where it has a sound one."""
     if image.mode == "CMYK":
         return _convert_cmyk(image, image.info.get("icc_profile"), "RGB")
+    if image.mode == "RGBa":
+        return image.convert("RGBA").convert("RGB")
     if image.mode == "P":
         return image.convert("RGBA").convert("RGB") if _bytes_alpha(image) else image.convert("RGB")
     return image.convert("RGB")
@@ -49,6 +51,11 @@ def fill(
     if image.mode == "P":
         return _fill_palette(image, new, hole, opaque=opaque)
     values = np.array(image)
+    if image.mode == "RGBa":
+        values[hole, 3] = 255 if opaque else values[hole, 3]
+        share = values[hole, 3:].astype(np.uint16)
+        values[hole, :3] = (new * share + 127) // 255
+        return Image.frombytes("RGBa", image.size, values.tobytes())
     if image.mode == "1":
         values[hole] = luma(new) > 127
     elif image.mode in ("L", "I;16", "I"):

@@ -1,4 +1,4 @@
-"""Photos of 16 bits in several channels, which Pillow would cut to 8: PNG and TIFF.
+"""Photos that Pillow would change: 16 bits in several channels, colours times alpha (TIFF).
 
 OpenCV decodes them, since no other library in reach knows every compression of TIFF; writing
 needs nothing but zlib, and keeps the metadata that OpenCV would lose.
@@ -14,14 +14,24 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from regionnorm._extras import require
 from regionnorm.files.whole import atomic_path
 from regionnorm.photo._metadata import colour_chunks, tiff_tags
 
-__all__ = ["head", "is_deep", "notes", "read", "to_8_bits", "turn", "write"]
+__all__ = [
+    "check_kind",
+    "head",
+    "is_deep",
+    "multiplied",
+    "notes",
+    "read",
+    "to_8_bits",
+    "turn",
+    "write",
+]
 
 Pixels = npt.NDArray[Any]
 
@@ -34,6 +44,45 @@ def head(file: IO[bytes]) -> bytes:
     """Return the start of a file, from which its depth can be told."""
     file.seek(0)
     return file.read(_HEAD)
+
+
+def check_kind(image: Image.Image) -> None:
+    """Refuse TIFF files whose pixels could not be written back as they are.
+
+    Raises:
+        ValueError: They have 32 bits, or a sign, or 16 bits and colours times alpha.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits, kinds = max(tags.get(258, (1,))), tags.get(339, (1,))
+    advice = "save it with 8 or 16 bits per channel"
+    if bits > 16:
+        floating = " float" if 3 in kinds else ""
+        raise ValueError(f"the image has {bits}-bit{floating} pixels; {advice}")
+    if 2 in kinds:
+        raise ValueError(f"the image has pixels with a sign; {advice}, without one")
+    if bits > 8 and 1 in tags.get(338, ()):
+        raise ValueError(
+            "the image has 16-bit colours multiplied by alpha; save it with straight alpha"
+        )
+
+
+def multiplied(image: Image.Image, file: IO[bytes]) -> Image.Image | None:
+    """Return the stored pixels of a TIFF whose colours are multiplied by alpha, mode RGBa.
+
+    Pillow divides by alpha when it loads them, which loses levels. None for any other file.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if image.mode != "RGBA" or tags.get(338) != (1,):
+        return None
+    file.seek(0)
+    stored = Image.open(file, formats=["TIFF"])
+    if not isinstance(stored, ImageFile.ImageFile) or stored.mode != "RGBA":
+        return None
+    # The same bytes, not told what they mean.
+    tiles: Any = stored.tile
+    tiles[:] = [(*tile[:3], ("RGBA", *tile[3][1:])) for tile in tiles]
+    stored.load()
+    return Image.frombytes("RGBa", stored.size, stored.tobytes())
 
 
 def is_deep(image: Image.Image, head: bytes) -> bool:
@@ -67,6 +116,9 @@ def is_deep(image: Image.Image, head: bytes) -> bool:
 def notes(image: Image.Image, head: bytes) -> list[str]:
     """Return what to say about a photo whose further bits are lost in decoding."""
     depth = _other_depth(image, head)
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if (further := len(tags.get(258, ())) - len(image.getbands())) > 0:
+        return [f"the file holds {further} further channels, which are not written"]
     if image.format in ("AVIF", "HEIF") and depth > 8:
         return [f"the photo has {depth} bits per channel; it is filled and written with 8"]
     return []
@@ -137,7 +189,10 @@ def to_8_bits(pixels: Pixels, info: Mapping[Any, Any]) -> Image.Image:
 
 
 def write(pixels: Pixels, info: Mapping[Any, Any], path: Path, format_name: str) -> None:
-    """Write uint16 ``[H, W, C]`` as PNG or TIFF, with the metadata in ``info``."""
+    """Write uint16 ``[H, W, C]`` as PNG or TIFF, with the metadata in ``info``.
+
+    TIFF also takes uint8 ``[H, W, 4]``, whose colours are multiplied by alpha.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         if format_name == "PNG":
             _write_png(pixels, info, file)
@@ -205,8 +260,10 @@ def _compressed(pixels: Pixels) -> Iterator[bytes]:
 
 def _write_tiff(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> None:
     height, width, channels = pixels.shape
+    eight = pixels.dtype == np.uint8
+    kind, bits = ("u1", 8) if eight else ("<u2", 16)
     strips = [
-        zlib.compress(np.ascontiguousarray(pixels[start : start + _ROWS]).astype("<u2").tobytes())
+        zlib.compress(np.ascontiguousarray(pixels[start : start + _ROWS]).astype(kind).tobytes())
         for start in range(0, height, _ROWS)
     ]
     lengths = [len(strip) for strip in strips]
@@ -214,13 +271,13 @@ def _write_tiff(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> Non
     for tag, value in tiff_tags(info).items():
         tags[tag] = value
     gray = channels == 2
-    tags[256], tags[257], tags[258] = width, height, (16,) * channels
+    tags[256], tags[257], tags[258] = width, height, (bits,) * channels
     tags[259], tags[262], tags[277] = 8, 1 if gray else 2, channels  # deflate; black is 0, or RGB
     tags[278], tags[279] = _ROWS, tuple(lengths)
     # Pillow adds the place where the directory ends.
     tags[273] = tuple(sum(lengths[:number]) for number in range(len(lengths)))
     if channels in (2, 4):
-        tags[338] = 2  # the last channel is alpha, not multiplied in
+        tags[338] = 1 if eight else 2  # the last channel is alpha, multiplied in or not
     if info.get("dpi"):
         tags[282], tags[283] = (float(value) for value in info["dpi"])
         tags[296] = 2

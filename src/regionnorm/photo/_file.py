@@ -33,7 +33,7 @@ Hole = npt.NDArray[np.bool_]
 _NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "PNG": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"}),
-        "TIFF": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "LAB"}),
+        "TIFF": frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "RGBa", "I;16", "I", "LAB"}),
         "JPEG": frozenset({"L", "RGB", "CMYK"}),
         "WEBP": frozenset({"L", "LA", "RGB", "RGBA"}),
         "BMP": frozenset({"1", "L", "P", "RGB"}),
@@ -163,6 +163,9 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     if photo.deep is not None and format_name in _DEEP_FORMATS:
         _deep.write(photo.deep, photo.image.info, target, format_name)
         return
+    if photo.mode == "RGBa" and format_name == "TIFF":
+        _deep.write(np.asarray(photo.image), photo.image.info, target, format_name)
+        return
     image = photo.image if photo.mode in _NATIVE[format_name] else _nearest(photo)
     encoding = photo.encoding if photo.format == format_name else {}
     options = save_options(image, format_name, encoding, quality)
@@ -218,6 +221,7 @@ def _from_file(image: Image.Image, file: IO[bytes]) -> Photo:
 
 def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None) -> Photo:
     """Make a photo of an opened and loaded image; ``head`` is the start of its file."""
+    _deep.check_kind(image)
     notes = [*_frame_notes(image), *_deep.notes(image, head)]
     format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
     encoding = _encoding(image, head)
@@ -228,7 +232,8 @@ def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None)
         deep = _deep.turn(_deep.read(image, file), orientation)
         upright = _deep.to_8_bits(deep, info)
     else:
-        upright = _turned(image, orientation)
+        stored = None if file is None else _deep.multiplied(image, file)
+        upright = _turned(image if stored is None else stored, orientation)
     upright = _settled(upright)
     own = {key: upright.info[key] for key in ("transparency", "background") if key in upright.info}
     everything: dict[Any, Any] = {**info, **own}
@@ -255,7 +260,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _settled(image: Image.Image) -> Image.Image:
     """Bring rare modes to the few that are filled as they are; refuse what has no range."""
-    if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB"):
+    if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "CMYK", "LAB"):
         return image
     if image.mode.startswith("I"):
         values = np.asarray(image)

@@ -36,9 +36,13 @@ def kept_info(image: Image.Image) -> dict[str, Any]:
     colour chunks. Whatever is damaged is left out.
     """
     info: dict[str, Any] = {}
-    for key in ("icc_profile", "dpi", "comment", "gamma", "srgb", "chromaticity"):
+    for key in ("icc_profile", "dpi", "resolution", "comment", "gamma", "srgb", "chromaticity"):
         if image.info.get(key):
             info[key] = image.info[key]
+    if not _has_resolution(image):
+        info.pop("dpi", None)
+    if getattr(image, "tag_v2", {}).get(296) != 1:
+        info.pop("resolution", None)
     exif = _clean_exif(image)
     if exif:
         info["exif"] = exif
@@ -49,6 +53,16 @@ def kept_info(image: Image.Image) -> dict[str, Any]:
     if isinstance(text, dict):
         info["text"] = {k: v for k, v in text.items() if k != "XML:com.adobe.xmp"}
     return info
+
+
+def _has_resolution(image: Image.Image) -> bool:
+    """Whether the file says its resolution; Pillow makes one up where TIFF and JPEG do not."""
+    if image.format == "TIFF":
+        return 282 in getattr(image, "tag_v2", {})
+    if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit", 0) == 0:
+        with suppress(Exception):  # damaged EXIF data raises nearly anything
+            return 282 in image.getexif()
+    return True
 
 
 def _clean_exif(image: Image.Image) -> bytes | None:
@@ -110,8 +124,10 @@ def save_options(
             options[key] = info[key]
     if format_name == "PNG":
         options["pnginfo"] = _png_chunks(info)
-    if format_name == "TIFF" and info.get("xmp"):
-        options["tiffinfo"] = {_XMP_TAG: info["xmp"]}
+    if format_name == "TIFF":
+        # All of it as tags: beside any of them Pillow would leave out the EXIF data.
+        options.pop("exif", None)
+        options["tiffinfo"] = tiff_tags(info)
     return options
 
 
@@ -175,6 +191,14 @@ def colour_chunks(info: Mapping[Any, Any]) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
+def _shape_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
+    """The tags of a TIFF that knows its pixels' shape, but not their size."""
+    if "resolution" not in info:
+        return {}
+    across, down = info["resolution"]
+    return {282: across, 283: down, 296: 1}
+
+
 def tiff_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
     """Return the TIFF tags that hold a photo's metadata."""
     tags: dict[int, Any] = {}
@@ -186,6 +210,7 @@ def tiff_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
             for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
                 if entries := dict(exif.get_ifd(directory)):
                     tags[int(directory)] = entries
+    tags |= _shape_tags(info)
     for tag, key in ((_XMP_TAG, "xmp"), (_PROFILE_TAG, "icc_profile")):
         if info.get(key):
             tags[tag] = info[key]

@@ -68,7 +68,7 @@ class Recipe:
     losses: Losses = Field(default_factory=Losses)
 
     # Data
-    size: int = Field(default=256, ge=16)
+    size: int = Field(default=256, ge=16, le=4096)
     batch: int = Field(default=14, ge=1)
     min_scale: float = Field(default=0.5, gt=0, le=1)
     max_scale: float = Field(default=1.0, gt=0, le=1)
@@ -109,7 +109,7 @@ class Recipe:
     sample_every: int = Field(default=500, ge=1)
     val_every: int = Field(default=2000, ge=1)
     val_photos: int = Field(default=24, ge=1)
-    val_size: int = Field(default=256, ge=16)
+    val_size: int = Field(default=256, ge=16, le=4096)
     # The measure of the validation by which best.safetensors is the best.
     best_by: Literal["psnr", "ssim", "l1", "feature_distance"] = "psnr"
     save_every: int = Field(default=1000, ge=1)

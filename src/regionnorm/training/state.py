@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -81,12 +80,13 @@ class TrainingState:
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can make the reader raise nearly anything
+            raise ValueError(f"{path} is damaged; start again with another --out") from error
+        try:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
-        except (EOFError, UnpicklingError) as error:
-            raise ValueError(f"{path} is damaged; start again with another --out") from error
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             first = str(error).splitlines()[0]
             raise ValueError(f"{path} does not fit this recipe: {first}") from error
         self.step, self.skipped = state["step"], state["skipped"]

@@ -1,0 +1,111 @@
+"""TIFF files of rare kinds are kept as they are, or refused in a line that says what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from regionnorm.photo import read_photo, write_photo
+
+WIDTH, HEIGHT = 24, 20
+BITS, COMPRESSION, KIND, CHANNELS, EXTRA, FORMAT = 258, 259, 262, 277, 338, 339
+ACROSS, DOWN, UNIT = 282, 283, 296
+GRAY, RGB, YCBCR = 1, 2, 6
+
+
+def write_tiff(path: Path, pixels: np.ndarray, tags: dict[int, Any]) -> None:
+    """An uncompressed TIFF file of one strip, ``pixels`` ``[H, W, C]``."""
+    directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    bits = (8 * pixels.itemsize,) * pixels.shape[2]
+    size = {256: pixels.shape[1], 257: pixels.shape[0], 278: pixels.shape[0]}
+    every = {BITS: bits, COMPRESSION: 1, CHANNELS: len(bits), 273: 0, 279: pixels.nbytes}
+    for tag, value in (size | every | tags).items():
+        directory[tag] = value
+    with path.open("wb") as file:
+        directory.save(file)
+        file.write(pixels.tobytes())
+
+
+def noise(channels: int, dtype: str = "u1") -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, channels))
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "channels, dtype, tags, message",
+    [
+        (1, "<u4", {KIND: GRAY}, "32-bit pixels"),
+        (1, "<i2", {KIND: GRAY, FORMAT: 2}, "with a sign"),
+        (3, "<f4", {KIND: RGB, FORMAT: (3, 3, 3)}, "3 channels of 32-bit floating-point"),
+        (3, "<u4", {KIND: RGB}, "3 channels of 32-bit integer"),
+        (3, "u1", {KIND: YCBCR, 530: (1, 1)}, "YCbCr pixels without compression"),
+        (4, "<u2", {KIND: RGB, EXTRA: 1}, "multiplied by alpha"),
+    ],
+)
+def test_pixels_that_cannot_be_kept_are_named(
+    channels: int, dtype: str, tags: dict[int, Any], message: str, tmp_path: Path
+) -> None:
+    write_tiff(tmp_path / "odd.tif", noise(channels, dtype), tags)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_photo(tmp_path / "odd.tif")
+    assert "odd.tif" in str(caught.value) and "\n" not in str(caught.value)
+    assert "use TIFF" not in str(caught.value) and "damaged" not in str(caught.value)
+
+
+def test_colours_multiplied_by_alpha_stay_as_they_are_stored(tmp_path: Path) -> None:
+    pixels = noise(4)
+    pixels[:, :, :3] = pixels[:, :, :3].astype(int) * pixels[:, :, 3:] // 255
+    write_tiff(tmp_path / "a.tif", pixels, {KIND: RGB, EXTRA: 1})
+    photo = read_photo(tmp_path / "a.tif")
+    hole = np.zeros((HEIGHT, WIDTH), bool)
+    hole[5:9, 5:9] = True
+    white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    filled = photo.filled(white, hole)
+    write_photo(filled, tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.tag_v2[EXTRA] == (1,)
+    again = np.asarray(read_photo(tmp_path / "b.tif").image)
+    assert np.array_equal(again[~hole], pixels[~hole])
+    assert np.array_equal(again[hole], pixels[hole][:, 3:].repeat(4, 1))  # white times alpha
+    assert (photo.filled(white, hole, opaque=True).colours()[hole] == 255).all()
+    write_photo(filled, tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[:, :, 3], pixels[:, :, 3])
+
+
+def test_further_channels_that_are_lost_are_said(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(4), {KIND: RGB, EXTRA: 0})
+    assert any("1 further channel" in note for note in read_photo(tmp_path / "a.tif").notes)
+
+
+@pytest.mark.parametrize("tags", [{}, {ACROSS: 3.0, DOWN: 2.0, UNIT: 1}, {ACROSS: 3.0, DOWN: 2.0}])
+def test_no_resolution_is_made_up(tags: dict[int, Any], tmp_path: Path) -> None:
+    for channels, dtype in ((3, "u1"), (3, "<u2")):
+        write_tiff(tmp_path / "a.tif", noise(channels, dtype), {KIND: RGB, **tags})
+        write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "b.tif")
+        with Image.open(tmp_path / "a.tif") as before, Image.open(tmp_path / "b.tif") as after:
+            for tag in (ACROSS, DOWN):
+                assert before.tag_v2.get(tag) == after.tag_v2.get(tag)
+            assert after.tag_v2.get(UNIT, 2) == tags.get(UNIT, 2)
+
+
+def test_xmp_does_not_cost_the_exif_data(tmp_path: Path) -> None:
+    tags = {KIND: RGB, 271: "camera", 700: b"<x:xmpmeta/>"}
+    write_tiff(tmp_path / "a.tif", noise(3), tags)
+    write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as after:
+        assert after.tag_v2[271] == "camera" and after.tag_v2[700] == b"<x:xmpmeta/>"
+
+
+def test_a_jpeg_with_exif_data_and_no_resolution_gets_none(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "camera"
+    Image.fromarray(noise(3)).save(tmp_path / "a.jpg", exif=exif)
+    write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "b.jpg") as after:
+        assert before.info["jfif_unit"] == after.info["jfif_unit"] == 0
