@@ -60,6 +60,21 @@ def test_the_distance_is_that_of_the_features(vgg: VGGFeatures) -> None:
     assert torch.equal(metric(photo, result), feature_distance(vgg(photo), vgg(result)))
 
 
+def test_a_photo_goes_through_the_network_once_for_all_models(
+    vgg: VGGFeatures, photo_folder: Callable[..., Path]
+) -> None:
+    seen: list[int] = []
+    vgg.register_forward_hook(lambda *_: seen.append(1))
+    evaluate(
+        {name: lambda image, mask: image for name in "abc"},
+        open_source(photo_folder(1)),
+        size=32,
+        intervals=FEW[:1],
+        further={"feature_distance": FeatureDistance(vgg)},
+    )
+    assert len(seen) == 3 + 1  # three results, one photo
+
+
 def test_evaluation_reports_what_else_is_measured(
     vgg: VGGFeatures, photo_folder: Callable[..., Path]
 ) -> None:

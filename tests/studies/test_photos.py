@@ -33,6 +33,14 @@ def test_this_projects_layout(tmp_path: Path) -> None:
     assert data.get("faces").train.endswith("*.tar")
 
 
+def test_photos_beside_val_are_trained_on_without_those_in_it(tmp_path: Path) -> None:
+    put(*(tmp_path / "faces" / name for name in ("1.png", "more/2.png", "val/3.png")))
+    faces = find_photos([tmp_path], tmp_path / "lists").get("faces")
+    train, val = open_source(faces.train), open_source(faces.val)
+    assert sorted(Path(train.name(i)).name for i in range(len(train))) == ["1.png", "2.png"]
+    assert [Path(val.name(i)).name for i in range(len(val))] == ["3.png"]
+
+
 def test_places2_as_its_authors_pack_it(tmp_path: Path) -> None:
     put(tmp_path / "data_256/a/abbey/1.jpg", tmp_path / "data_256/b/2.jpg")
     put(tmp_path / "val_256/Places365_val_00000001.jpg")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -311,6 +312,19 @@ def test_ema_differs_from_the_weights_and_can_be_switched_off(
         train(tiny(5, ema=ema), data=[photos], out=tmp_path / str(ema))
     averaged, plain = weights(tmp_path / "0.9"), weights(tmp_path / "0.0")
     assert any(not torch.equal(averaged[key], plain[key]) for key in plain)
+
+
+def test_the_averages_counts_are_the_networks(photo_folder: Folder, tmp_path: Path) -> None:
+    options = {"width": 4, "blocks": 0}
+    recipe = tiny(5, model="baseline-bn", options=options, losses=Losses(), ema=0.999)
+    train(recipe, data=[photo_folder(2)], out=tmp_path / "run")
+    counts = [v for key, v in weights(tmp_path / "run").items() if "num_batches" in key]
+    assert counts and all(int(count) == 5 for count in counts)
+
+
+def test_training_runs_in_another_thread(photo_folder: Folder, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, tiny(1), data=[photo_folder(2)], out=tmp_path / "run").result()
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -82,8 +82,10 @@ def evaluate(
     chosen = get_preset(preset)
     smallest = max(MIN_SIDE, chosen.window_size)
     _check_arguments(models, intervals, limit, batch_size, difference_to)
-    if size is not None and not smallest <= size <= MAX_SIDE:
-        raise ValueError(f"size must be {smallest} to {MAX_SIDE} pixels or None, got {size}")
+    if size is not None and size < smallest:
+        raise ValueError(f"size must be at least {smallest} pixels or None, got {size}")
+    if size is not None and size > MAX_SIDE:
+        raise ValueError(f"size must be at most {MAX_SIDE} pixels or None, got {size}")
     count = len(source) if limit is None else min(limit, len(source))
     mask_set: _FixedMasks | _FolderMasks = _FixedMasks(tuple(intervals), seed)
     if masks is not None:
@@ -308,6 +310,17 @@ class _Batch:
     cases: list[Case] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
+    placed: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Photos and masks on a device.
+
+        The same tensors at every call: measures keep what they know of a photo for the next model.
+        """
+        if device not in self.placed:
+            image, mask = torch.cat(self.images), torch.cat(self.masks)
+            self.placed[device] = image.to(device), mask.to(device)
+        return self.placed[device]
 
 
 def _read_photos(
@@ -359,7 +372,7 @@ def _batches(pairs: Iterable[tuple[Case, Tensor, Tensor]], batch_size: int) -> I
 
 def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Composited results, photos and masks of a batch, on the device that the model answers on."""
-    image, mask = torch.cat(batch.images), torch.cat(batch.masks)
+    image, mask = batch.on(torch.device("cpu"))
     with torch.inference_mode():
         # Models see what a user would give them: nothing of the photo is left under the hole.
         output = model(image * (1 - mask), mask)
@@ -368,7 +381,7 @@ def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor, Tens
                 f"model {name!r} returned shape {list(output.shape)} for photos of"
                 f" {list(image.shape)}; it must return filled photos of the same shape"
             )
-        image, mask = image.to(output.device), mask.to(output.device)
+        image, mask = batch.on(output.device)
         result = composite(image, output.float(), mask)
     if not bool(result.isfinite().all()):
         bad = next(i for i, photo in enumerate(result) if not bool(photo.isfinite().all()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regionnorm.data.sources import open_source
+from regionnorm.files.formats import list_images
 from regionnorm.files.whole import atomic_path
 from regionnorm.studies.plan import PhotoKind
 
@@ -123,8 +124,18 @@ def _faces(root: Path, lists: Path) -> Photos | None:
     folder = root / "faces"
     if not (folder / "val").is_dir():
         return None
-    train = folder / "train" if (folder / "train").is_dir() else folder
-    return Photos(_spec(train), _spec(folder / "val"))
+    val = _spec(folder / "val")
+    if (folder / "train").is_dir():
+        return Photos(_spec(folder / "train"), val)
+    if any(folder.glob("*.tar")):
+        return Photos(_spec(folder), val)
+    # The photos beside val/, which a folder's search would take in.
+    judged = (folder / "val").resolve()
+    photos = [path.absolute() for path in list_images(folder)]
+    trained = [str(path) for path in photos if not path.resolve().is_relative_to(judged)]
+    if not trained:
+        return None
+    return Photos(_write_list(lists / "faces-train.txt", trained), val)
 
 
 def _spec(folder: Path) -> str:
@@ -144,7 +155,12 @@ def _celeba(photos: Path, partition: Path, lists: Path) -> Photos:
     for part, label in ((_TRAIN, "train"), (_TEST, "test")):
         if not names[part]:
             raise ValueError(f"{partition}: no photos of part {part} ({label})")
-        paths[part] = lists / f"celeba-{label}.txt"
-        with atomic_path(paths[part]) as temporary:
-            temporary.write_text("\n".join(names[part]) + "\n", encoding="utf-8")
-    return Photos(str(paths[_TRAIN].resolve()), str(paths[_TEST].resolve()))
+        paths[part] = _write_list(lists / f"celeba-{label}.txt", names[part])
+    return Photos(paths[_TRAIN], paths[_TEST])
+
+
+def _write_list(path: Path, photos: list[str]) -> str:
+    """Write a list file; return where it is."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(photos) + "\n", encoding="utf-8")
+    return str(path.resolve())

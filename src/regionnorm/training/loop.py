@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -336,8 +337,14 @@ class _Run:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second one gets through."""
+    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second one gets through.
+
+    In another thread than the main one nothing is collected: only that one can.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         if received:

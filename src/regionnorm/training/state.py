@@ -64,6 +64,12 @@ class TrainingState:
         self.skipped += skipped
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
+            # Counts are not averaged: rounded down, they would stay at 1.
+            for average, current in zip(
+                self.averaged.module.buffers(), self.model.buffers(), strict=True
+            ):
+                if not average.is_floating_point():
+                    average.copy_(current)
 
     def save(self, path: Path) -> None:
         """Write everything, under a temporary name first, so that a kill leaves the old file."""

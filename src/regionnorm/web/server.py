@@ -68,7 +68,8 @@ def serve(
         ValueError: An option is out of its range.
     """
     # Stopped by a service manager, too, the app should remove what visitors left.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():  # others cannot
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), running(inpainter, options or AppOptions()) as (_, url):
         if on_start is not None:
             on_start(url)
