@@ -343,7 +343,12 @@ def test_train_leaves_weights_that_inpaint_takes(
     run_cli: RunCli, tmp_path: Path, photo_folder: FolderMaker, photo: Path, mask: Path
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "filled.png"
-    assert run_cli("train", "released", "--data", photo_folder(3), "--out", run, *SETTINGS)[0] == 0
+    data = photo_folder(3)
+    arguments = ("train", "released", "--data", data, "--val", data, "--out", run, *SETTINGS)
+    code, printed, told = run_cli(*arguments)
+    assert code == 0 and printed == f"{run / 'best.safetensors'}\n"
+    assert "3 photos to train on, 3 photos to judge by" in told and "trained on too" in told
+    assert "step 1/2" in told
     assert run_cli("inpaint", photo, "-m", mask, "-o", out, "--model", run)[0] == 0
     assert json.loads((run / "recipe.json").read_text())["steps"] == 2
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regionnorm.cli import console
 from regionnorm.imaging import read_image, read_mask
 
 RunCli = Callable[..., tuple[int, str, str]]
@@ -153,6 +154,50 @@ def test_a_folder_is_resumed_and_reported(
     with report.open(newline="") as file:
         states = [row["status"] for row in csv.DictReader(file)]
     assert sorted(states) == ["filled"] * 5 + ["skipped"] * 3
+
+
+def test_a_folder_that_is_done_does_not_wait_for_pytorch(
+    tmp_path: Path, photo: Path
+) -> None:
+    for folder in ("photos", "masks", "out"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(photo.read_bytes())
+    command = "inpaint", "photos", "--mask", "masks", "-o", "out"
+    code = (
+        "import sys; from regionnorm.cli import main; status = main(sys.argv[1:]); "
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 photos in out (1 were there already)\n"
+
+
+def test_what_is_left_out_of_a_folder_is_named(
+    tmp_path: Path, run_cli: RunCli, photo: Path, make_mask: Maker
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with Image.open(photo) as image:
+        image.save(photos / "a.png")
+        make_mask(*image.size).save(tmp_path / "mask.png")
+    (photos / "a.raw").write_bytes(b"")
+    arguments = (photos, "--mask", tmp_path / "mask.png", "--preview", tmp_path / "shown")
+    code, _, error = run_cli("inpaint", *arguments)
+    assert code == 0 and "a.raw" in error and error.count("\n") == 1
+
+
+def test_progress_goes_into_a_pipe_and_an_interrupt_says_how_far_it_came(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt), console.progress("work") as advance:
+        advance(1, 3)
+        advance(2, 3, "photo")
+        raise KeyboardInterrupt
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["work: 1 of 3", "work: 2 of 3", "Interrupted: 2 of 3 were done"]
 
 
 def test_names_that_are_no_text_are_printed_without_a_traceback(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import threading
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,61 @@ def folders(tmp_path: Path, make_photo: Maker, make_mask: Maker) -> tuple[Path, 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+# --- what is in a folder -------------------------------------------------------------------------
+
+
+def test_accents_are_the_same_however_they_are_written(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    composed, apart = (unicodedata.normalize(form, "Müller é") for form in ("NFC", "NFD"))
+    make_photo(40, 30).save(photos / f"{composed}1.png")
+    make_mask(40, 30).save(masks / f"{apart}1.png")
+    make_photo(40, 30).save(photos / f"{apart}2.png")
+    for suffix in (".png", ".bmp"):  # two masks fit: the one of the photo's name is taken
+        make_mask(40, 30).save(masks / f"{composed}2{suffix}")
+    report = inpaint_path(red, photos, masks, tmp_path / "out")
+    assert len(report.done) == 2 and not report.failed
+
+
+def test_nothing_in_a_folder_is_passed_over_in_silence(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    photos, masks = folders
+    with Image.open(photos / "0.png") as first, Image.open(photos / "1.jpg") as second:
+        first.save(photos / "two.mpo", format="MPO", save_all=True, append_images=[second])
+        first.save(photos / "old.tga")
+        (masks / "two.png").write_bytes((masks / "0.png").read_bytes())
+    (photos / "notes.txt").write_text("none")
+    (photos / ".hidden").write_text("none")
+    (photos / "gone.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (masks / "gone.png").write_bytes((masks / "0.png").read_bytes())
+    os.mkfifo(photos / "pipe.png")
+    report = inpaint_path(red, photos, masks, photos / "out")
+    assert {path.name for path in report.left_out} == {"old.tga", "notes.txt", "pipe.png"}
+    assert photos / "out" / "two.mpo" in report.done
+    ((path, reason),) = report.failed
+    assert path.name == "gone.jpg" and "is a link to" in reason and "elsewhere" in reason
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, masks = folders
+    (photos / "secret").mkdir()
+    walk = os.walk
+
+    def refusing(top: str, onerror: Callable[[OSError], None]) -> object:
+        onerror(PermissionError(13, "Permission denied", str(photos / "secret")))
+        return walk(top, onerror=onerror)
+
+    monkeypatch.setattr(os, "walk", refusing)
+    report = inpaint_path(red, photos, masks, tmp_path / "out", recursive=True)
+    assert [path.name for path, _ in report.failed] == ["secret"]
 
 
 # --- several at once, and once more --------------------------------------------------------------

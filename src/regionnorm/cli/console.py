@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,9 +42,16 @@ Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default th
 Weights = Annotated[str, typer.Option(help="default, or a weights file.")]
 
 
+LINE_SECONDS = 10.0
+"""Between two lines of progress, where there is no terminal to draw a bar on."""
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr that leaves nothing behind and stays away from files and pipes."""
+    """A bar on stderr that leaves nothing behind; in files and pipes a line now and then.
+
+    Ctrl-C says how far it came.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -59,7 +67,22 @@ def progress(title: str) -> Iterator[Callable[..., None]]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda done, total, *_: bar.update(task, completed=done, total=total)
+        reached, said = (0, 0), time.monotonic()
+
+        def advance(done: int, total: int, *_: object) -> None:
+            nonlocal reached, said
+            reached = done, total
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
+                said = time.monotonic()
+                print_note(f"{title}: {done} of {total}")
+
+        try:
+            yield advance
+        except KeyboardInterrupt:
+            bar.stop()
+            print_note(f"Interrupted: {reached[0]} of {reached[1] or 'all'} were done")
+            raise
 
 
 @contextmanager

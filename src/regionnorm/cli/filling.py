@@ -111,6 +111,11 @@ def inpaint(
       regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
       regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
     """
+    if not overwrite and save_mask is None and preview is None and report is None:
+        there = _done_already(image, mask, output, recursive)
+        if there is not None:
+            _print_done([], there, output, folder=True)
+            return 0
     from regionnorm.filling.inpainter import Inpainter, inpaint_path
     from regionnorm.masks.check import MaskOptions
 
@@ -145,10 +150,27 @@ def inpaint(
         )
     for photo, line in outcome.warnings:
         print_note(f"Warning: {photo}: {line}")
+    _print_left_out(outcome.left_out)
     for photo, reason in outcome.failed:
         print_error(reason if str(photo) in reason else f"{photo}: {reason}")
     _print_done(outcome.done, len(outcome.skipped), output, image.is_dir())
     return 1 if outcome.failed else 0
+
+
+def _done_already(image: Path, mask: str, output: Path | None, recursive: bool) -> int | None:
+    """The number of a folder's photos if all are filled, without waiting for PyTorch."""
+    from regionnorm.files.pairing import count_results
+
+    if output is None or not (Path(mask).exists() or mask == "alpha" or ":" in mask):
+        return None
+    masks = Path(mask) if Path(mask).exists() else None
+    return count_results(image, masks, output, recursive)
+
+
+def _print_left_out(paths: Sequence[Path]) -> None:
+    if paths:
+        names = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
+        print_note(f"Note: left out, no photos by their names: {names} ({len(paths)} in all)")
 
 
 def _no_fill(photo: Image.Image, hole: object) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regionnorm.cli.console import print_study_table, run_progress
+from regionnorm.cli.console import print_study_table, printable, run_progress
 
 if TYPE_CHECKING:
     from regionnorm.training import Recipe
@@ -103,6 +103,10 @@ def train(
     if finished is False:
         print("Interrupted and saved; to go on, add --resume to the command", file=sys.stderr)
         return 130
+    for name in ("best.safetensors", "weights.safetensors"):
+        if (out / name).is_file():
+            typer.echo(printable(out / name))
+            break
     return 0
 
 

@@ -84,7 +84,8 @@ def _decode(data: bytes, at_least: int | None) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     # Pillow looks at the content, not the name, and knows formats that run other programs (EPS).
     known = Image.registered_extensions()
-    return tuple(sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known}))
+    names = {known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known}
+    return tuple(sorted(names & Image.OPEN.keys()))  # MPO is opened as JPEG
 
 
 class FileSource(ImageSource):

@@ -13,8 +13,9 @@ from PIL import Image
 __all__ = ["IMAGE_SUFFIXES", "format_of", "list_images", "register_plugins"]
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
-    | {".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"}
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff"}
+    | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".jpf", ".jpx", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"}
 )
 """File name endings, in lower case, that are taken for photos in a folder."""
 
@@ -22,8 +23,9 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
     """Return the photos of a folder, sorted by path.
 
-    A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case. Hidden
-    files are left out: they are temporary files and what file managers leave behind.
+    A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case, and so does
+    a link that leads nowhere: who reads it is told. Hidden files are left out: they are temporary
+    files and what file managers leave behind.
 
     Args:
         folder: Where to look.
@@ -44,7 +46,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
         for path in found
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not path.name.startswith(".")
-        and path.is_file()
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
 
 
@@ -70,4 +72,5 @@ def format_of(path: Path) -> str:
             f"cannot write {path}: {suffix or 'a name without suffix'} is no image format; "
             "use .png, .jpg, .webp, .tif or .bmp"
         )
-    return format_name
+    # The kinds of one format that Pillow tells apart: several pictures, no file header.
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(format_name, format_name)

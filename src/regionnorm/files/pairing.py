@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from regionnorm.files.formats import list_images
 __all__ = [
     "Job",
     "check_paths",
+    "count_results",
+    "find_result",
+    "identities",
     "identity",
+    "left_out",
     "make_folder",
     "make_plan",
     "mask_files",
@@ -39,7 +44,7 @@ class Job:
     @property
     def stem(self) -> Path:
         """What its mask is called."""
-        return self.name.with_suffix("")
+        return _stem(self.name)
 
 
 def check_paths(source: Path, masks: Path | None, out: Path | None) -> None:
@@ -100,6 +105,65 @@ def make_plan(
     ]
 
 
+def left_out(
+    source: Path, masks: Path | None, out: Path | None, recursive: bool
+) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """What lies in a folder of photos and is not in its plan.
+
+    Returns:
+        Files that are no photos by their names, hidden ones aside, and what could not be looked
+        into, with one line that says why.
+    """
+    if not source.is_dir():
+        return [], []
+    photos = set(list_images(source, recursive=recursive))
+    others: list[Path] = []
+    failed: list[tuple[Path, str]] = []
+    given = {path.resolve() for path in (masks, out) if path is not None}
+
+    def fail(error: OSError) -> None:
+        place = Path(error.filename)
+        failed.append((place, f"the folder {place} cannot be read ({error.strerror})"))
+
+    for folder, folders, files in os.walk(source, onerror=fail):
+        here = Path(folder)
+        # A link to a folder is not followed: it may lead back here.
+        links = [name for name in folders if (here / name).is_symlink()] if recursive else []
+        for name in (*files, *links):
+            if not name.startswith(".") and here / name not in photos:
+                others.append(here / name)
+        keep = [name for name in folders if (here / name).resolve() not in given]
+        folders[:] = keep if recursive else []
+    return sorted(path for path in others if path.resolve() not in given), failed
+
+
+def find_result(job: Job, inputs: Set[tuple[int, int]]) -> Path | None:
+    """Where a photo's result is already; None where there is none, or a photo or mask instead."""
+    if job.target is None:
+        return None
+    for path in (job.target, job.target.with_name(f"{job.target.name}.png")):
+        if path.exists() and identity(path) not in inputs:
+            return path
+    return None
+
+
+def count_results(
+    source: Path, masks: Path | None, output: str | os.PathLike[str], recursive: bool
+) -> int | None:
+    """The number of a folder's photos if the results of all are there, else None.
+
+    It takes no part of the program that fills, so that a run with nothing to do is over at once.
+    """
+    if not source.is_dir():
+        return None
+    check_paths(source, masks, Path(output))
+    plan = make_plan(source, masks, output, recursive)
+    if any(left_out(source, masks, Path(output), recursive)):
+        return None
+    inputs = identities([*mask_files(masks, recursive), *(job.photo for job in plan)])
+    return len(plan) if all(find_result(job, inputs) for job in plan) else None
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder that can be written to.
 
@@ -130,7 +194,7 @@ def mask_finder(masks: Path, files: list[Path]) -> Callable[[Job], Path]:
         return lambda job: masks
     by_stem: dict[Path, list[Path]] = {}
     for path in files:
-        by_stem.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
+        by_stem.setdefault(_stem(path.relative_to(masks)), []).append(path)
 
     def find(job: Job) -> Path:
         found = by_stem.get(job.stem, [])
@@ -141,12 +205,26 @@ def mask_finder(masks: Path, files: list[Path]) -> Callable[[Job], Path]:
             )
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            found = [path for path in found if path.name == name]
+            found = [path for path in found if _same_name(path.name, name)]
             if not found:
                 raise ValueError(f"several masks fit it ({names}); keep one, or name one {name}")
         return found[0]
 
     return find
+
+
+def _stem(name: Path) -> Path:
+    # File systems and archives write an accent as a part of its letter (NFC) or beside it (NFD).
+    return Path(unicodedata.normalize("NFC", os.fspath(name.with_suffix(""))))
+
+
+def _same_name(first: str, second: str) -> bool:
+    return unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
+
+
+def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """The :func:`identity` of each path that leads to a file."""
+    return {identity(path) for path in paths if path.exists()}
 
 
 def identity(path: Path) -> tuple[int, int]:

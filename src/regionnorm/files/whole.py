@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 # A closed list: Pillow would otherwise also try formats that run other programs (EPS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "DIB", "PPM", "JPEG2000", "AVIF", "HEIF")
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # read with the plug-in pillow-heif
 
 _T = TypeVar("_T")
@@ -93,6 +93,10 @@ def decode(path: Path, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise FileNotFoundError(
+                f"{path} is a link to {os.readlink(path)}, which is not there"
+            ) from error
         raise FileNotFoundError(f"there is no file {path}; check the path") from error
     except OSError as error:
         raise type(error)(f"cannot read {path}: {_reason(error)}") from error

@@ -19,7 +19,10 @@ from PIL import Image
 from regionnorm.files.pairing import (
     Job,
     check_paths,
+    find_result,
+    identities,
     identity,
+    left_out,
     make_folder,
     make_plan,
     mask_files,
@@ -53,12 +56,14 @@ class BatchReport:
         failed: The photos that could not be filled, each with one line that says why.
         skipped: The photos whose results were there already.
         warnings: What looked odd about photos and masks that were used, one line each.
+        left_out: Files of the folder that are no photos by their names.
     """
 
     done: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     warnings: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def inpaint_path(
     settings = _Settings(
         inpainter,
         mask_finder(masks, files) if masks is not None else lambda job: os.fspath(mask),
-        {identity(path) for path in [*files, *(job.photo for job in plan)]},
+        identities([*files, *(job.photo for job in plan)]),
         mask_options or MaskOptions(),
         overwrite,
         source.is_dir(),
@@ -170,7 +175,11 @@ def inpaint_path(
             write_row(outcome)
             if on_progress is not None:
                 on_progress(len(outcomes), len(plan), outcome.job.photo)
-    return _summary(plan, outcomes)
+    done = _summary(plan, outcomes)
+    others, unread = left_out(source, masks, out, recursive)
+    done.left_out.extend(others)
+    done.failed.extend(unread)
+    return done
 
 
 def _summary(plan: Sequence[Job], outcomes: Sequence[_Outcome]) -> BatchReport:
@@ -226,7 +235,9 @@ def _attempt(job: Job, settings: _Settings) -> _Outcome:
 
 
 def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
-    if settings.skip and not settings.overwrite and (there := _existing(job, settings)):
+    if settings.skip and not settings.overwrite and (
+        there := find_result(job, settings.inputs)
+    ):
         outcome.status, outcome.result = "skipped", there
         outcome.message = f"{there} exists"
         return
@@ -243,15 +254,6 @@ def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
         filled = _fill(settings.inpainter, photo, checked)
         write_photo(filled, target, quality=settings.quality)
     outcome.status, outcome.result = "filled", target
-
-
-def _existing(job: Job, settings: _Settings) -> Path | None:
-    if job.target is None:
-        return None
-    for path in (job.target, job.target.with_name(f"{job.target.name}.png")):
-        if path.exists() and identity(path) not in settings.inputs:
-            return path
-    return None
 
 
 def _free_target(target: Path, job: Job, photo: Photo, settings: _Settings) -> Path:

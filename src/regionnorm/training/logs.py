@@ -70,6 +70,10 @@ class Logs:
             writer.writerows(row for row in rows if int(row[0]) <= step)
 
 
+LINE_SECONDS = 10.0
+"""The longest that a run without a bar takes steps and says nothing."""
+
+
 class Meter:
     """Progress of a run on the terminal: a bar, or plain lines where there is no terminal."""
 
@@ -77,6 +81,7 @@ class Meter:
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
         self.start, self.total = start, total
         self.began = self.last = time.monotonic()
+        self.due = 0.0  # where there is no bar, the first step is told at once
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -100,6 +105,9 @@ class Meter:
     def advance(self, step: int) -> None:
         """Move the bar."""
         self.bar.update(self.task, completed=step)
+        if not self.console.is_terminal and time.monotonic() >= self.due:
+            self.due = time.monotonic() + LINE_SECONDS
+            self.console.print(f"step {step}/{self.total}")
 
     def report(
         self, step: int, values: Mapping[str, float], minutes_left: float | None = None
@@ -107,6 +115,7 @@ class Meter:
         """Show values, on the bar or as a line with the time left, by default by the pace."""
         text = " ".join(f"{key} {value:.4g}" for key, value in values.items())
         self.bar.update(self.task, text=text)
+        self.due = time.monotonic() + LINE_SECONDS
         if not self.console.is_terminal:
             pace = (time.monotonic() - self.began) / max(step - self.start, 1)
             left = (self.total - step) * pace / 60 if minutes_left is None else minutes_left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,8 @@ def train(
         raise ValueError(f"{out} already holds a run; use --resume to go on, or another --out")
     source = open_source(data)
     judge = None if val is None else open_source(val)
+    if "lightning.fabric" not in sys.modules:
+        print("loading Lightning; the first step follows", file=sys.stderr, flush=True)
     fabric = require("lightning.fabric", extra="train").Fabric(
         accelerator=recipe.accelerator,
         devices=recipe.devices,
@@ -149,6 +152,7 @@ class _Run:
         recipe, state, meter = self.recipe, self.state, self.meter
         with meter:
             meter.say(recipe_to_json(recipe))
+            meter.say(self._what())
             batches = Batches(
                 recipe,
                 self.source,
@@ -168,6 +172,18 @@ class _Run:
         if self.logs is not None:
             self.logs.close()
         return finished
+
+    def _what(self) -> str:
+        """One line about what is about to happen."""
+        judge = "no photos" if self.judge is None else f"{len(self.judge)} photos"
+        text = (
+            f"{len(self.source)} photos to train on, {judge} to judge by; from step "
+            f"{self.state.step} to {self.recipe.steps} on {self.fabric.device}, into {self.out}"
+        )
+        shared = _shared(self.source, self.judge)
+        if shared:
+            text += f"\nWarning: {shared} of the photos to judge by are trained on too"
+        return text
 
     def _take_steps(self, batches: Batches, stopped: list[int]) -> bool:
         """Train until steps or time are over (True) or the run is stopped (False)."""
@@ -333,6 +349,12 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
+
+
+def _shared(source: ImageSource, judge: ImageSource | None) -> int:
+    """How many photos to judge by are among those to train on, by their names."""
+    judged = set() if judge is None else {judge.name(index) for index in range(len(judge))}
+    return len(judged & {source.name(index) for index in range(len(source) if judged else 0)})
 
 
 @contextmanager
