@@ -14,11 +14,25 @@ def require(module: str, *, extra: str) -> ModuleType:
         extra: The extra of this package that brings it, e.g. ``"eval"``.
 
     Raises:
-        ImportError: ``module`` is not installed; the message is the command that installs it.
+        ImportError: ``module`` is not installed, and the message is the command that installs it;
+            or it is installed and fails to import, and the message says why.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"this needs {module}, which is not installed; run: pip install 'regionnorm[{extra}]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(
+                f"this needs {module}, which is not installed; run: "
+                f"pip install 'regionnorm[{extra}]'"
+            ) from error
+        raise _broken(module, extra, error) from error
+    except Exception as error:  # of many kinds: a NumPy that is too new, a missing shared library
+        raise _broken(module, extra, error) from error
+
+
+def _broken(module: str, extra: str, error: Exception) -> ImportError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return ImportError(
+        f"this needs {module}, which is installed but fails to import ({reason}); a version that "
+        f"fits may come with: pip install -U 'regionnorm[{extra}]'"
+    )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from regionnorm.filling import patchmatch, texture
 from regionnorm.filling.texture import STRENGTH, add_texture, wants_texture
+from regionnorm.ops import backend
 
 SIDE = 96
 
@@ -345,6 +346,7 @@ def test_without_numba_it_is_silently_off_and_an_error_when_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(backend, "_numba_imports", False)
     assert not wants_texture(None)
     image = torch.zeros(1, 3, 32, 32)
     mask = torch.ones(1, 1, 32, 32)

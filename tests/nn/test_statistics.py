@@ -203,3 +203,30 @@ def test_settings_without_meaning_are_refused() -> None:
         RegionNorm2d(3, eps_on="image")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="eps_on='map' goes with"):
         LearnableRegionNorm2d(4, stats="group:2", eps_on="map")
+
+
+def test_a_momentum_of_zero_freezes_the_averages() -> None:
+    layer = tracked(momentum=0.0)
+    layer(torch.randn(2, 3, 6, 5) + 7, torch.rand(2, 1, 6, 5).round())
+    assert layer.running_mean is not None and layer.running_var is not None
+    assert not layer.running_mean.any() and (layer.running_var == 1).all()
+
+
+def test_nan_under_the_hole_leaves_no_trace_in_the_averages() -> None:
+    layer = RegionNorm2d(3, 3, stats="batch", track_running_stats=True)
+    labels = torch.zeros(2, 1, 6, 5, dtype=torch.long)
+    labels[:, :, 3:] = 1
+    x = torch.randn(2, 3, 6, 5) + 7
+    layer(torch.where(labels == 1, torch.nan, x), labels)
+    assert layer.running_mean is not None and layer.running_var is not None
+    assert (layer.running_mean > 6).all() and layer.running_var.isfinite().all()
+    layer(x - 14, labels)
+    assert (layer.running_mean[1] < -6).all()
+
+
+def test_one_mask_serves_a_batch_in_evaluation_too() -> None:
+    layer = tracked()
+    x, mask = torch.randn(2, 3, 6, 5), torch.rand(1, 1, 6, 5).round()
+    layer(x, mask)
+    found = layer.eval()(x, mask)
+    torch.testing.assert_close(found, layer(x, mask.expand(2, -1, -1, -1)))

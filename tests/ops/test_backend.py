@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from regionnorm import ops
+from regionnorm.filling.texture import wants_texture
 from regionnorm.ops import _launch
 from regionnorm.ops import backend as backends
 from regionnorm.ops.backend import backend, current_backend, set_backend
@@ -74,3 +78,43 @@ def test_a_numba_that_fails_to_import_is_done_without(
     with pytest.warns(UserWarning, match="without numba"):
         result = ops.region_norm(X, None)
     assert result.isfinite().all() and not kernels_called
+
+
+@pytest.fixture
+def broken_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A numba that is installed and fails to import."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(backends, "_numba_imports", None)
+
+
+@pytest.mark.filterwarnings("ignore:regionnorm runs without numba")
+def test_compiled_code_does_without_a_numba_that_fails_to_import(
+    broken_numba: None, kernels_called: list[str]
+) -> None:
+    compiled = torch.compile(lambda x: ops.region_norm(x, None), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(X), ops.region_norm(X, None))
+    assert not kernels_called
+
+
+@pytest.mark.filterwarnings("ignore:regionnorm runs without numba")
+def test_fills_do_without_a_numba_that_fails_to_import(broken_numba: None) -> None:
+    assert not wants_texture(None)
+    with pytest.raises(ImportError, match=r"fails to import \(Numba needs NumPy 2.3 or less\)"):
+        wants_texture(True)
+
+
+@pytest.mark.filterwarnings("ignore:regionnorm runs without numba")
+def test_asking_for_a_numba_that_fails_to_import_says_so(broken_numba: None) -> None:
+    with pytest.raises(ImportError, match="numba' needs numba, which fails to import"):
+        set_backend("numba")
+
+
+def test_bfloat16_kernels_compile_where_the_compiler_cannot_round(tmp_path: Path) -> None:
+    code = "from regionnorm.ops import _numba as n; n.compile_kernel('planes_pixel_forward', 1)"
+    # Such a processor has no instruction for it, whatever the one that runs the test has.
+    settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    process = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, check=False)
+    assert process.returncode == 0

@@ -7,21 +7,21 @@ import torch
 
 from regionnorm import ops
 from regionnorm.ops.backend import backend
-from regionnorm.ops.moments import normalise_regions, one_hot_regions, region_moments
+from regionnorm.ops.moments import find_regions, normalise_regions, region_moments
 
 
 @pytest.mark.parametrize("stats", ["instance", "batch"])
 def test_moments_normalise_as_region_norm_does(stats: str) -> None:
     x, labels = torch.randn(2, 3, 6, 5) * 3 + 100, torch.randint(0, 4, (2, 1, 6, 5))
-    one_hot = one_hot_regions(x, labels, 4)
-    found = region_moments(x, one_hot, batch=stats == "batch")
-    result = normalise_regions(x, one_hot, found.mean, found.variance, 1e-5)
+    regions = find_regions(x, labels, 4)
+    found = region_moments(x, regions, batch=stats == "batch")
+    result = normalise_regions(x, regions, found.mean, found.variance, 1e-5)
     torch.testing.assert_close(result, ops.region_norm(x, labels, stats=stats))
 
 
 def test_moments_count_pixels_and_leave_empty_regions_at_zero() -> None:
     x, mask = torch.randn(2, 3, 4, 4) + 5, torch.zeros(2, 1, 4, 4)
-    found = region_moments(x, one_hot_regions(x, mask, 2))
+    found = region_moments(x, find_regions(x, mask, 2))
     assert found.pixels.tolist() == [[[32, 0]]]
     assert not found.mean[..., 1].any() and not found.variance[..., 1].any()
     torch.testing.assert_close(found.mean[0, :, 0], x.mean((0, 2, 3)))
@@ -30,11 +30,11 @@ def test_moments_count_pixels_and_leave_empty_regions_at_zero() -> None:
 
 def test_gradients_of_moments_are_right_twice() -> None:
     x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    one_hot = one_hot_regions(x, torch.rand(2, 1, 3, 3).round(), 2)
+    regions = find_regions(x, torch.rand(2, 1, 3, 3).round(), 2)
 
     def normalised(x: torch.Tensor) -> torch.Tensor:
-        found = region_moments(x, one_hot)
-        return normalise_regions(x, one_hot, found.mean, found.variance, 0.1)
+        found = region_moments(x, regions)
+        return normalise_regions(x, regions, found.mean, found.variance, 0.1)
 
     assert torch.autograd.gradcheck(normalised, (x,))
     assert torch.autograd.gradgradcheck(normalised, (x,))

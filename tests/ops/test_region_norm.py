@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regionnorm import ops
+from regionnorm.nn import RegionNorm2d
 from regionnorm.ops.backend import backend
 
 EPS = 1e-5
@@ -310,3 +313,117 @@ def test_shapes_of_the_other_operations_are_checked() -> None:
         ops.learnable_region_norm(X, torch.zeros(1, 2, 4, 4), torch.zeros(2, 1, 4, 4), bias)
     with pytest.raises(ValueError, match=r"x has shape \[4, 3, 5\]"):
         ops.channel_mean_max(X[0])
+
+
+# --- what is no number, or would not fit ----------------------------------------------------------
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stats", ["instance", "batch", "group:2"])
+def test_nan_in_the_hole_stays_there(
+    implementation: str, stats: str, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    mask = half_mask(2, 6, 8)
+    weight, bias = torch.randn(2, 4), torch.randn(2, 4)
+    known = ~mask.expand(-1, 4, -1, -1)
+    results, gradients = [], []
+    for under in (0.0, torch.nan):
+        x = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+        x = torch.where(known, x, under).contiguous(memory_format=layout).requires_grad_()
+        result = ops.region_norm(x, mask, weight, bias, stats=stats)
+        (gradient,) = torch.autograd.grad(result.float().sin().sum(), x)
+        results.append(result[known])
+        gradients.append(gradient[known])
+    assert torch.equal(*results)
+    assert torch.equal(*gradients)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products, whose precision is a setting of the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mm" in str(func):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_statistics_do_not_obey_the_precision_of_matrix_products(implementation: str) -> None:
+    x, labels = torch.randn(2, 4, 6, 8, requires_grad=True), torch.randint(0, 3, (2, 1, 6, 8))
+    layers = [
+        RegionNorm2d(4, 3),
+        RegionNorm2d(4, 3, stats="batch", eps_on="map"),
+        RegionNorm2d(4, 3, stats="batch", track_running_stats=True),
+    ]
+    with Products() as products:
+        for layer in layers:
+            layer(x, labels).sum().backward()
+        layers[-1].eval()(x, labels)
+    assert not products.found
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_features_and_learnable_weights_may_differ_in_dtype(
+    implementation: str, dtypes: tuple[str, str]
+) -> None:
+    ours, theirs = (getattr(torch, name) for name in dtypes)
+    x = torch.randn(1, 4, 9, 8).to(ours)
+    weights = [torch.randn(shape).to(theirs) for shape in ((1, 2, 3, 3), (2, 1, 3, 3), (2,))]
+    result = ops.learnable_region_norm(x, *weights, threshold=0.5)
+    exact = [tensor.double() for tensor in (x, *weights)]
+    expected = ops.learnable_region_norm(*exact, threshold=0.5)
+    assert result.dtype == ours
+    torch.testing.assert_close(result.double(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_channel_that_is_nan_makes_the_maximum_nan(
+    implementation: str, layout: torch.memory_format
+) -> None:
+    x = torch.randn(2, 5, 6, 7)
+    x[0, 0, 0, 0] = x[0, 2, 1, 1] = x[1, 4, 5, 6] = torch.nan
+    x[1, 1, 2, 2], x[1, 3, 2, 2] = torch.inf, -torch.inf  # their mean is NaN, their maximum is not
+    found = ops.channel_mean_max(x.contiguous(memory_format=layout))
+    torch.testing.assert_close(found[:, 1], x.amax(1), rtol=0, atol=0, equal_nan=True)
+    assert found[:, 0].isnan().sum() == 4
+
+
+FORWARD_DERIVATIVES = "ignore:.*torch.jit.script.*:DeprecationWarning"
+
+
+@pytest.mark.filterwarnings(FORWARD_DERIVATIVES)
+def test_gradients_of_a_batch_of_calls_are_those_of_each_call() -> None:
+    x, mask = torch.randn(3, 1, 4, 5, 6), half_mask(3, 5, 6)[:, None]
+    weights = torch.randn(1, 2, 3, 3), torch.randn(2, 1, 3, 3), torch.randn(2)
+    for function in (
+        lambda x, mask: ops.region_norm(x, mask).sin().sum(),
+        lambda x, mask: ops.region_norm(x, mask.long()).sin().sum(),
+        lambda x, mask: ops.region_norm(x, mask.long(), torch.ones(2, 4)).sin().sum(),
+        lambda x, mask: ops.learnable_region_norm(x, *weights, threshold=0.5).sin().sum(),
+    ):
+        found = torch.vmap(torch.func.grad(function))(x, mask)
+        expected = [torch.func.grad(function)(*each) for each in zip(x, mask, strict=True)]
+        torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_labels_out_of_range_are_refused_in_a_batch_of_calls_too() -> None:
+    x, labels = torch.randn(3, 1, 4, 2, 2), torch.full((3, 1, 1, 2, 2), 2)
+    with pytest.raises(ValueError, match="labels range from 2 to 2; expected 0 to 1"):
+        torch.vmap(lambda x, labels: ops.region_norm(x, labels, torch.ones(2, 4)))(x, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("label", [3, -1, 256])
+def test_compiled_code_refuses_labels_out_of_range(label: int, dtype: torch.dtype) -> None:
+    layer = torch.compile(RegionNorm2d(4, 3), backend="aot_eager", fullgraph=True)
+    x, labels = torch.randn(1, 4, 3, 3).to(dtype), torch.tensor([0, 1, 2] * 3).view(1, 1, 3, 3)
+    assert layer(x, labels).isfinite().all()
+    labels[..., 1, 1] = label
+    with pytest.raises(RuntimeError, match="a label is out of range; expected 0 to 2"):
+        layer(x, labels)

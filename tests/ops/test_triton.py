@@ -254,6 +254,17 @@ def test_learnable_region_norm_agrees_with_the_plain_path(kernels: Call, layout:
     assert_agrees(kernels, "learnable_region_norm", tensors, given, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_channel_that_is_nan_makes_the_maximum_nan(kernels: Call, layout: str) -> None:
+    x = features(1, 5, 3, 4, layout=layout)
+    x[0, 0, 0, 0] = x[0, 2, 1, 1] = torch.nan
+    x[0, 1, 2, 2], x[0, 3, 2, 2] = torch.inf, -torch.inf
+    grad = torch.zeros(1, 2, 3, 4)
+    found, _ = kernels("differentiate", "channel_mean_max", (x,), -1, {}, grad, CHUNKS)
+    assert torch.equal(found[0][:, 1].isnan(), x.isnan().any(1))
+    assert found[0][0, 1, 2, 2] == torch.inf
+
+
 def test_nothing_of_the_size_of_the_features_is_saved_but_they(kernels: Call) -> None:
     x, labels = features(2, 16, 9, 9), random_labels(2, 81)
     tensors = (x, labels, parameters(2, 16), parameters(2, 16))
@@ -297,6 +308,9 @@ def test_features_on_a_gpu_choose_the_kernels_where_they_fit(
         x = torch.empty(1, 4, 8, 8, device="cuda")
     assert kernels(2, "instance", x) is _plain  # a tensor that only looks like one on a GPU
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(_gpu, "works", lambda *_: False)
+    assert kernels(2, "instance", x) is _plain
+    monkeypatch.setattr(_gpu, "works", lambda *_: True)
     assert kernels(2, "instance", x) is kernels(2, "batch", x.half()) is _gpu
     for others in ((3, "instance", x), (2, "layer", x), (2, "instance", x.double())):
         assert kernels(*others) is _plain
@@ -312,8 +326,8 @@ def test_a_gpu_on_which_no_kernel_runs_gets_the_plain_path_and_one_warning(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr(_gpu, "_run", fail)
     with pytest.warns(UserWarning, match=r"do not run here.*: Failed to find C compiler\.$"):
-        assert not _gpu.works(torch.zeros(1))
-    assert not _gpu.works(torch.zeros(1))
+        assert not _gpu.works(torch.device("cpu"), torch.float32)
+    assert not _gpu.works(torch.device("cpu"), torch.float32)
     _gpu._works.cache_clear()
 
 

@@ -16,7 +16,6 @@ Colours, light and edges stay the network's. Needs numba.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regionnorm._extras import require
+from regionnorm.ops.backend import numba_works
 
 if TYPE_CHECKING:
     from regionnorm.filling.patchmatch import Level, Matches
@@ -37,7 +37,7 @@ STRENGTH = 1.0
 """The default share of what is copied."""
 
 TEXTURE_BY_DEFAULT = True
-"""Whether fills get texture where nobody says yes or no and numba is installed."""
+"""Whether fills get texture where nobody says yes or no and numba works."""
 
 # The search.
 _RADIUS = 3  # of a patch; what the compiled code uses too
@@ -74,7 +74,7 @@ def wants_texture(choice: bool | None) -> bool:
     """Decide whether fills get texture.
 
     Args:
-        choice: What the user said; None for the default, which is off where numba is missing.
+        choice: What the user said; None for the default, which is off where numba does not work.
 
     Raises:
         ImportError: ``choice`` is True and numba is missing; the message says how to install it.
@@ -82,7 +82,7 @@ def wants_texture(choice: bool | None) -> bool:
     if choice:
         require("numba", extra="fast")
     if choice is None:
-        return TEXTURE_BY_DEFAULT and importlib.util.find_spec("numba") is not None
+        return TEXTURE_BY_DEFAULT and numba_works()
     return choice
 
 

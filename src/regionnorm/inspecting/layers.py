@@ -17,7 +17,7 @@ from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
 from regionnorm.nn.norm import MaskedNorm
 from regionnorm.nn.region_norm import RegionLayer, resize_mask
 from regionnorm.ops import region_norm
-from regionnorm.ops.moments import one_hot_regions
+from regionnorm.ops.moments import find_regions
 
 __all__ = [
     "LayerRecord",
@@ -425,12 +425,12 @@ def region_statistics(features: Tensor, where: Tensor) -> RegionStatistics:
         features: float32 or float64 ``[B, C, H, W]``.
         where: The region, bool ``[B, 1, H, W]``.
     """
-    # Sums of products: picking the region's pixels out takes ten times as long.
-    inside = where.to(features.device, features.dtype)
-    pixels = inside.sum((2, 3))
-    mean = (features * inside).sum((2, 3)) / pixels
+    # Zeros elsewhere: picking the region's pixels out takes ten times as long.
+    inside = where.to(features.device)
+    pixels = inside.sum((2, 3)).to(features.dtype)
+    mean = torch.where(inside, features, 0).sum((2, 3)) / pixels
     centred = features - mean[..., None, None]
-    variance = centred.square_().mul_(inside).sum((2, 3)) / pixels
+    variance = torch.where(inside, centred.square_(), 0).sum((2, 3)) / pixels
     return RegionStatistics(mean, variance, pixels[:, 0])
 
 
@@ -450,7 +450,7 @@ def _record(
     if isinstance(layer, LearnableRegionNorm2d):
         response = layer.spatial_response(x)
         region = layer.region_mask(response)
-        gamma, beta = layer.affine(response).chunk(2, dim=1)
+        gamma, beta = layer.pixel_maps(response)
     else:
         # A full-spatial norm has [C]: one region.
         gamma, beta = (
@@ -482,7 +482,7 @@ def _normalised(layer: nn.Module, x: Tensor, region: Tensor | None) -> Tensor:
     if isinstance(layer, RegionLayer) and region is not None:
         if layer._uses_kernels():
             return region_norm(x, region, stats=layer.stats, eps=layer.eps)
-        return layer._normalise(x, one_hot_regions(x, region, layer.num_regions))
+        return layer._normalise(x, find_regions(x, region, layer.num_regions))
     if isinstance(layer, nn.InstanceNorm2d):
         mean, variance = layer.running_mean, layer.running_var
         return F.instance_norm(x, mean, variance, use_input_stats=mean is None, eps=layer.eps)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
+from regionnorm.ops._plain import Regions, pixel_maps, spatial_response, spread
 from regionnorm.ops.moments import (
     Moments,
+    find_regions,
     normalise_regions,
-    one_hot_regions,
     region_moments,
     several_processes,
-    spread,
 )
 from regionnorm.ops.region_norm import parse_stats
 
@@ -91,36 +91,45 @@ class RegionLayer(nn.Module):
         # Never in evaluation, which one process may do alone.
         return self.training and self.stats == "batch" and several_processes()
 
-    def _normalise(self, x: Tensor, one_hot: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor, regions: Regions) -> Tensor:
         """Normalise by statistics that the kernels do not take."""
         if self.running_mean is not None and self.running_var is not None and not self.training:
             mean, variance = self.running_mean.t()[None], self.running_var.t()[None]
-            return normalise_regions(x, one_hot, mean, variance, self.eps)
+            return normalise_regions(x, regions, mean, variance, self.eps)
         moments = region_moments(
-            x, one_hot, batch=self.stats == "batch", synchronise=self._synchronises()
+            x, regions, batch=self.stats == "batch", synchronise=self._synchronises()
         )
         self._remember(moments)
         eps: float | Tensor = self.eps
         if self.eps_on == "map":
             pixels = moments.pixels
             eps = self.eps * pixels.sum(-1, keepdim=True) / pixels.clamp(min=1)
-        return normalise_regions(x, one_hot, moments.mean, moments.variance, eps)
+        return normalise_regions(x, regions, moments.mean, moments.variance, eps)
 
     def _follow(self, x: Tensor, mask: Tensor) -> None:
         """Let the running averages follow features that the kernels have normalised."""
         if self.track_running_stats and self.training:
             with torch.no_grad():
-                one_hot = one_hot_regions(x, mask, self.num_regions)
-                self._remember(region_moments(x, one_hot))
+                regions = find_regions(x, mask, self.num_regions)
+                self._remember(region_moments(x, regions))
 
     @torch.no_grad()
     def _remember(self, moments: Moments) -> None:
-        """Update the running averages of the regions that this batch has."""
+        """Update the running averages of the regions that this batch has.
+
+        A region whose values are not all finite is passed over, so that what stands under a hole
+        cannot spoil the averages for good. A momentum of 0 freezes them.
+        """
         mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
         if mean is None or variance is None or seen is None or not self.training:
             return
+        if self.momentum == 0:
+            return
         count = moments.pixels[0].t()
         found = moments.mean[0].t().to(mean.dtype), moments.variance[0].t().to(variance.dtype)
+        finite = (found[0] + found[1]).isfinite().all(1, keepdim=True)
+        count = torch.where(finite, count, 0)
+        found = torch.where(finite, found[0], 0), torch.where(finite, found[1], 0)
         # A region that has not occurred so far gets the statistics of all pixels together.
         share = count / count.sum().clamp(min=1)
         pooled = (share * found[0]).sum(0)
@@ -227,15 +236,13 @@ class RegionNorm2d(RegionLayer):
         )
 
     def _in_plain_torch(self, x: Tensor, mask: Tensor) -> Tensor:
-        one_hot = one_hot_regions(x, mask, self.num_regions)
-        result = self._normalise(x, one_hot)
+        regions = find_regions(x, mask, self.num_regions)
+        result = self._normalise(x, regions).flatten(2)
         if self.weight is not None:
-            scale = self.weight.to(result.dtype).t()[None]
-            result = result * spread(scale, one_hot).view(x.shape)
+            result = result * spread(self.weight.to(result.dtype).t()[None], regions)
         if self.bias is not None:
-            shift = self.bias.to(result.dtype).t()[None]
-            result = result + spread(shift, one_hot).view(x.shape)
-        return _finish(result, x, self.activation)
+            result = result + spread(self.bias.to(result.dtype).t()[None], regions)
+        return _finish(result.view(x.shape), x, self.activation)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print(model)``."""
@@ -306,11 +313,15 @@ class LearnableRegionNorm2d(RegionLayer):
 
     def spatial_response(self, x: Tensor) -> Tensor:
         """Spatial response map ``[N, 1, H, W]`` in (0, 1) (eq. 14)."""
-        return torch.sigmoid(self.response(channel_mean_max(x)))
+        return spatial_response(channel_mean_max(x), self.response.weight)
 
     def region_mask(self, response: Tensor) -> Tensor:
         """Region mask, bool ``[N, 1, H, W]``: response above the threshold (eq. 15)."""
         return response.detach() > self.threshold
+
+    def pixel_maps(self, response: Tensor) -> tuple[Tensor, Tensor]:
+        """Gamma and beta of every pixel, ``[N, 1, H, W]`` each (eq. 16)."""
+        return pixel_maps(response, self.affine.weight, cast(Tensor, self.affine.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
@@ -329,9 +340,9 @@ class LearnableRegionNorm2d(RegionLayer):
 
     def _in_plain_torch(self, x: Tensor) -> Tensor:
         response = self.spatial_response(x)
-        one_hot = one_hot_regions(x, self.region_mask(response), 2)
-        result = self._normalise(x, one_hot)
-        gamma, beta = self.affine(response).to(result.dtype).chunk(2, dim=1)
+        regions = find_regions(x, self.region_mask(response), 2)
+        result = self._normalise(x, regions)
+        gamma, beta = (maps.to(result.dtype) for maps in self.pixel_maps(response))
         return _finish(result * (1 + gamma) + beta, x, self.activation)
 
     def extra_repr(self) -> str:

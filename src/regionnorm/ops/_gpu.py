@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from regionnorm.ops import _plain
+from regionnorm.ops.backend import constant_when_compiled
 
 __all__ = [
     "channel_mean_max",
@@ -47,9 +47,10 @@ def supports(x: Tensor, num_regions: int = 2, kind: str = "instance") -> bool:
     return x.is_cuda and num_regions == 2 and kind in STATS and x.dtype in DTYPES
 
 
-def works(x: Tensor) -> bool:
-    """Whether kernels run on the GPU of ``x``; tried out at the first question."""
-    return _works(x.device, x.dtype)
+@constant_when_compiled
+def works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernels for such features run on a GPU; tried out at the first question."""
+    return _works(device, dtype)
 
 
 @functools.cache
@@ -109,10 +110,9 @@ def learnable_region_norm(
     relu: bool,
 ) -> Tensor:
     """As :func:`regionnorm.ops._plain.learnable_region_norm`, with cuDNN's convolutions."""
-    padding = response_weight.shape[2] // 2
-    response = F.conv2d(channel_mean_max(x), response_weight, padding=padding).sigmoid()
+    response = _plain.spatial_response(channel_mean_max(x), response_weight)
     labels = (response.detach() > threshold).flatten(1)
-    gamma, beta = F.conv2d(response, affine_weight, affine_bias, padding=padding).chunk(2, dim=1)
+    gamma, beta = _plain.pixel_maps(response, affine_weight, affine_bias)
     return region_norm_per_pixel(x, labels, 1 + gamma, beta, groups=groups, eps=eps, relu=relu)
 
 

@@ -11,6 +11,7 @@ bfloat16. Arithmetic is in float32, and partial sums of a block are combined in 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -137,13 +138,36 @@ class BFloat(ir.Type):  # type: ignore[misc]
         return "bfloat"
 
 
-# Without the instruction the compiler would call a library function that is not there.
-HAS_ROUNDING = bool(llvm.get_host_cpu_features().get("avx512bf16"))
+FIRST_TO_ASK = 20  # older versions of LLVM end the process where they cannot round
+QUESTION = """
+define bfloat @round(float %x) {
+  %y = fptrunc float %x to bfloat
+  ret bfloat %y
+}
+"""
+
+
+@functools.cache
+def has_rounding() -> bool:
+    """Whether the compiler itself rounds to bfloat16 on the processor that it compiles for.
+
+    Else it would call a function of a library that is not there, and the process would end. The
+    processor may have instructions that numba is told not to use (``NUMBA_CPU_NAME``).
+    """
+    if llvm.llvm_version_info[0] < FIRST_TO_ASK:
+        return False
+    codegen = numba.core.registry.cpu_target.target_context.codegen()
+    machine = getattr(codegen, "_tm", None)
+    if machine is None:
+        return False
+    module = llvm.parse_assembly(QUESTION)
+    module.triple = machine.triple
+    return "__truncsfbf2" not in machine.emit_assembly(module)
 
 
 def round_to_bfloat16(builder: Any, value: Any) -> Any:
     """The upper half of a float32, rounded to nearest even."""
-    if HAS_ROUNDING:
+    if has_rounding():
         return builder.bitcast(builder.fptrunc(value, BFloat()), ir.IntType(16))
     word = ir.IntType(32)
     bits = builder.bitcast(value, word)
@@ -187,7 +211,7 @@ def plus(typing: Any, total: Any, value: Any) -> Any:
 
 @intrinsic
 def larger(typing: Any, most: Any, value: Any) -> Any:
-    """The larger of two numbers, in a form that runs on all lanes of a vector; no NaN."""
+    """The larger of two numbers, in a form that runs on all lanes of a vector; NaN is lost."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         flags = ("nnan", "nsz")
@@ -852,8 +876,30 @@ def planes_mean_max(arguments: Any) -> None:
                     most = load(out, highest + i)
                     store(out, mean + i, load(out, mean + i) + value)
                     store(out, highest + i, most if value <= most else value)
+        bad = f32(0)
         for i in range(size):
-            store(out, mean + i, load(out, mean + i) * share)
+            average = load(out, mean + i) * share
+            store(out, mean + i, average)
+            bad = plus(bad, f32(1) if average != average else f32(0))
+        if bad > 0:
+            for i in range(size):
+                at = sample * channels * length + first + i
+                keep_nan(out, mean + i, highest + i, x, at, length, channels)
+
+
+@jit
+def keep_nan(
+    out: Any, mean: Any, highest: Any, x: Any, start: Any, step: Any, channels: Any
+) -> None:
+    """Let a maximum be NaN if a channel is. Maxima are found without, because that is quicker.
+
+    A mean that is NaN gives it away, but infinities of both signs have such a mean too.
+    """
+    if load(out, mean) != load(out, mean):
+        for channel in range(channels):
+            value = load(x, start + channel * step)
+            if value != value:
+                store(out, highest, value)
 
 
 def planes_mean_max_backward(arguments: Any) -> None:
@@ -1283,8 +1329,10 @@ def rows_mean_max(arguments: Any) -> None:
             for c in range(channels):
                 value = fixed(x, start + c)
                 total, most = plus(total, value), larger(most, value)
-            store(out, sample * 2 * length + i, total * share)
-            store(out, (sample * 2 + 1) * length + i, most)
+            mean, highest = sample * 2 * length + i, (sample * 2 + 1) * length + i
+            store(out, mean, total * share)
+            store(out, highest, most)
+            keep_nan(out, mean, highest, x, start, 1, channels)
 
 
 def rows_mean_max_backward(arguments: Any) -> None:

@@ -1,22 +1,49 @@
-"""The operations in plain PyTorch: every device and dtype, any number of derivatives."""
+"""The operations in plain PyTorch: every device and dtype, any number of derivatives.
+
+Pixels of a region are chosen, never multiplied by 0 or 1: NaN in one region stays there, forward
+and backward, and no setting for the precision of matrix products reaches the statistics.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "Regions",
     "channel_mean_max",
-    "full_precision",
     "learnable_region_norm",
+    "pixel_maps",
     "region_norm",
     "region_norm_per_pixel",
+    "region_sums",
+    "regions_of",
+    "spatial_response",
     "spread",
 ]
+
+
+class Regions(NamedTuple):
+    """Which pixels belong to which region."""
+
+    inside: tuple[Tensor, ...]
+    """The pixels of each region, bool ``[N or 1, 1, L]``."""
+
+    def counts(self, like: Tensor) -> Tensor:
+        """Pixels of each region, ``[N, 1, K]`` in the dtype of ``like``, which has N samples."""
+        counts = torch.stack([inside.sum(-1) for inside in self.inside], dim=-1)
+        return counts.to(like.dtype).expand(like.shape[0], -1, -1)
+
+
+def regions_of(labels: Tensor, num_regions: int) -> Regions:
+    """Regions of labels ``[N or 1, L]`` of an integer dtype or bool."""
+    labels = labels[:, None]
+    if labels.dtype == torch.bool and num_regions == 2:
+        return Regions((~labels, labels))
+    return Regions(tuple(labels == region for region in range(num_regions)))
 
 
 def region_norm(
@@ -31,11 +58,12 @@ def region_norm(
     relu: bool,
 ) -> Tensor:
     """Normalise by regions; ``labels`` are ``[N or 1, H * W]`` of any integer dtype or bool."""
-    normalised, one_hot = _normalise(x, labels, num_regions, groups, eps)
+    regions = regions_of(labels, num_regions)
+    normalised = _normalise(x, regions, groups, eps)
     if weight is not None:
-        normalised = normalised * spread(weight.to(normalised.dtype).t()[None], one_hot)
+        normalised = normalised * spread(weight.to(normalised.dtype).t()[None], regions)
     if bias is not None:
-        normalised = normalised + spread(bias.to(normalised.dtype).t()[None], one_hot)
+        normalised = normalised + spread(bias.to(normalised.dtype).t()[None], regions)
     return _finish(normalised, x, relu)
 
 
@@ -50,7 +78,7 @@ def region_norm_per_pixel(
     relu: bool,
 ) -> Tensor:
     """Normalise two regions, then scale and shift every pixel."""
-    normalised, _ = _normalise(x, labels, 2, groups, eps)
+    normalised = _normalise(x, regions_of(labels, 2), groups, eps)
     dtype = normalised.dtype
     result = normalised * scale.to(dtype).flatten(2) + shift.to(dtype).flatten(2)
     return _finish(result, x, relu)
@@ -73,16 +101,31 @@ def learnable_region_norm(
     relu: bool,
 ) -> Tensor:
     """Find two regions (eq. 14-15), normalise by them, scale and shift every pixel (eq. 16)."""
-    padding = response_weight.shape[2] // 2
-    response = F.conv2d(channel_mean_max(x), response_weight, padding=padding).sigmoid()
+    response = spatial_response(channel_mean_max(x), response_weight)
     labels = (response.detach() > threshold).flatten(1)
-    gamma, beta = F.conv2d(response, affine_weight, affine_bias, padding=padding).chunk(2, dim=1)
+    gamma, beta = pixel_maps(response, affine_weight, affine_bias)
     return region_norm_per_pixel(x, labels, 1 + gamma, beta, groups=groups, eps=eps, relu=relu)
 
 
-def _normalise(
-    x: Tensor, labels: Tensor, num_regions: int, groups: tuple[str, int], eps: float
-) -> tuple[Tensor, Tensor]:
+def spatial_response(summary: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 14 from the channels' mean and maximum; features and weights may differ in dtype."""
+    return _convolve(summary, weight, None).sigmoid()
+
+
+def pixel_maps(response: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Gamma and beta of every pixel ``[N, 1, H, W]`` (eq. 16)."""
+    gamma, beta = _convolve(response, weight, bias).chunk(2, dim=1)
+    return gamma, beta
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution to the same size in the wider of the two dtypes (or in autocast's)."""
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    bias = None if bias is None else bias.to(dtype)
+    return F.conv2d(x.to(dtype), weight.to(dtype), bias, padding=weight.shape[2] // 2)
+
+
+def _normalise(x: Tensor, regions: Regions, groups: tuple[str, int], eps: float) -> Tensor:
     """Eq. 9-12 on flattened features: ``[N, C, L]`` in the dtype of the statistics.
 
     The mean is taken twice. The second pass, over values already centred, removes the rounding
@@ -90,22 +133,19 @@ def _normalise(
     flow through the second only, because ``x - mean(x)`` does not depend on a constant shift.
     """
     values = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
-    one_hot = F.one_hot(labels.to(torch.int64), num_regions).to(values.dtype)
-    one_hot = one_hot.expand(values.shape[0], -1, -1)
     with torch.no_grad():
-        rough = spread(_region_mean(values, one_hot, groups), one_hot)
+        rough = spread(_region_mean(values, regions, groups), regions)
     centred = values - rough
-    centred = centred - spread(_region_mean(centred, one_hot, groups), one_hot)
-    variance = _region_mean(centred.square(), one_hot, groups)
-    return centred * spread(torch.rsqrt(variance + eps), one_hot), one_hot
+    centred = centred - spread(_region_mean(centred, regions, groups), regions)
+    variance = _region_mean(centred.square(), regions, groups)
+    return centred * spread(torch.rsqrt(variance + eps), regions)
 
 
-def _region_mean(values: Tensor, one_hot: Tensor, groups: tuple[str, int]) -> Tensor:
+def _region_mean(values: Tensor, regions: Regions, groups: tuple[str, int]) -> Tensor:
     """Mean of each region over whatever shares statistics, ``[N or 1, C, K]``; 0 where empty."""
     kind, num_groups = groups
-    with full_precision(values):
-        total = torch.matmul(values, one_hot)
-    count = one_hot.sum(1, keepdim=True).expand_as(total)
+    total = region_sums(values, regions)
+    count = regions.counts(values).expand_as(total)
     if kind == "batch":
         total, count = total.sum(0, keepdim=True), count.sum(0, keepdim=True)
     elif kind in ("layer", "group"):
@@ -118,16 +158,22 @@ def _region_mean(values: Tensor, one_hot: Tensor, groups: tuple[str, int]) -> Te
     return total / count.clamp(min=1)
 
 
-def spread(per_region: Tensor, one_hot: Tensor) -> Tensor:
-    """Give every pixel its region's value: ``[N or 1, C, K]`` -> ``[N, C, L]``."""
-    expanded = per_region.expand(one_hot.shape[0], -1, -1)
-    with full_precision(one_hot):
-        return torch.matmul(expanded, one_hot.transpose(1, 2))
+def region_sums(values: Tensor, regions: Regions) -> Tensor:
+    """Sum over the pixels of each region: ``[N, C, L]`` -> ``[N, C, K]``."""
+    return torch.stack(
+        [torch.where(inside, values, 0).sum(-1) for inside in regions.inside], dim=-1
+    )
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep autocast away from matrix products of statistics."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+def spread(per_region: Tensor, regions: Regions) -> Tensor:
+    """Give every pixel its region's value: ``[N or 1, C, K]`` -> ``[N or 1, C, L or 1]``.
+
+    What comes back broadcasts to ``[N, C, L]``.
+    """
+    spread = per_region[..., :1]
+    for region, inside in enumerate(regions.inside[1:], start=1):
+        spread = torch.where(inside, per_region[..., region : region + 1], spread)
+    return spread
 
 
 def _finish(result: Tensor, x: Tensor, relu: bool) -> Tensor:

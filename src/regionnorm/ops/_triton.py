@@ -676,6 +676,7 @@ def mean_max(
     first_pixel = tl.program_id(0) % blocks * BLOCK_P
     total = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)
     highest = tl.full([BLOCK_C, BLOCK_P], float("-inf"), tl.float32)
+    bad = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)  # how many are NaN, which maxima lose
     for first in range(0, channels, BLOCK_C):
         start, offsets, inside, _channel, pixel = tile(
             sample, first, first_pixel, channels, length, LAST, BLOCK_C, BLOCK_P
@@ -683,10 +684,12 @@ def mean_max(
         values = tl.load(x + start + offsets, mask=inside, other=0.0).to(tl.float32)
         total += values
         highest = tl.maximum(highest, tl.where(inside, values, float("-inf")))
+        bad += (values != values).to(tl.float32)
+    most = tl.where(tl.sum(bad, 0) > 0, float("nan"), tl.max(highest, 0))
     pixel = first_pixel + tl.arange(0, BLOCK_P)
     at = out + sample.to(tl.int64) * 2 * length + pixel
     tl.store(at, tl.sum(total, 0) / channels, mask=pixel < length)
-    tl.store(at + length, tl.max(highest, 0), mask=pixel < length)
+    tl.store(at + length, most, mask=pixel < length)
 
 
 @jit

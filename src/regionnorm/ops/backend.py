@@ -6,10 +6,13 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 __all__ = ["BACKENDS", "backend", "current_backend", "set_backend"]
+
+Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 BACKENDS = ("auto", "plain", "numba", "triton")
 ENVIRONMENT = "REGIONNORM_BACKEND"
@@ -30,7 +33,7 @@ def set_backend(name: str) -> None:
 
     Raises:
         ValueError: The name is not known.
-        ImportError: numba or triton was asked for and is not installed.
+        ImportError: numba or triton was asked for and is not installed, or numba fails to import.
     """
     global _chosen
     _check(name)
@@ -53,6 +56,16 @@ def current_backend() -> str:
     return _chosen
 
 
+def constant_when_compiled(function: Answer) -> Answer:
+    """Let ``torch.compile`` ask once while it traces, instead of tracing the function itself.
+
+    What ``torch.compiler.assume_constant_result`` does, which would import the whole compiler.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_when_compiled
 def numba_works() -> bool:
     """Whether numba is there and can be imported; it is, at the first question."""
     global _numba_imports
@@ -72,6 +85,8 @@ def _check(name: str) -> None:
         raise ValueError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
     if name == "numba" and not HAS_NUMBA:
         raise ImportError("backend 'numba' needs numba; run: pip install 'regionnorm[fast]'")
+    if name == "numba" and not numba_works():
+        raise ImportError("backend 'numba' needs numba, which fails to import; run: import numba")
     if name == "triton" and not HAS_TRITON:
         raise ImportError("backend 'triton' needs triton; run: pip install 'regionnorm[gpu]'")
 

@@ -11,18 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import functional as F
 
-from regionnorm.ops._plain import full_precision, spread
+from regionnorm.ops._plain import Regions, region_sums, regions_of, spread
 from regionnorm.ops.region_norm import region_labels
 
 __all__ = [
     "Moments",
+    "find_regions",
     "normalise_regions",
-    "one_hot_regions",
     "region_moments",
     "several_processes",
-    "spread",
 ]
 
 
@@ -38,13 +36,13 @@ class Moments(NamedTuple):
 
 
 def normalise_regions(
-    x: Tensor, one_hot: Tensor, mean: Tensor, variance: Tensor, eps: float | Tensor
+    x: Tensor, regions: Regions, mean: Tensor, variance: Tensor, eps: float | Tensor
 ) -> Tensor:
     """Eq. 11 with given statistics.
 
     Args:
         x: Features ``[N, C, H, W]``.
-        one_hot: What :func:`one_hot_regions` made of their mask.
+        regions: What :func:`find_regions` made of their mask.
         mean: ``[N or 1, C, K]``.
         variance: ``[N or 1, C, K]``.
         eps: Added to the variance: a number, or ``[N or 1, 1, K]``.
@@ -52,13 +50,12 @@ def normalise_regions(
     Returns:
         ``[N, C, H, W]`` in float32 (float64 for float64 features).
     """
-    with full_precision(x):
-        scale = torch.rsqrt(variance + eps)
-        return ((_values(x) - spread(mean, one_hot)) * spread(scale, one_hot)).view(x.shape)
+    scale = torch.rsqrt(variance + eps)
+    return ((_values(x) - spread(mean, regions)) * spread(scale, regions)).view(x.shape)
 
 
-def one_hot_regions(x: Tensor, mask: Tensor, num_regions: int) -> Tensor:
-    """Membership of every pixel in every region, 0/1 ``[N, H * W, K]``.
+def find_regions(x: Tensor, mask: Tensor, num_regions: int) -> Regions:
+    """Which pixels belong to which region.
 
     Args:
         x: Features ``[N, C, H, W]``.
@@ -68,13 +65,11 @@ def one_hot_regions(x: Tensor, mask: Tensor, num_regions: int) -> Tensor:
     Raises:
         ValueError: The mask does not fit.
     """
-    labels = region_labels(x, mask, num_regions)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return F.one_hot(labels.long(), num_regions).to(dtype).expand(x.shape[0], -1, -1)
+    return regions_of(region_labels(x, mask, num_regions), num_regions)
 
 
 def region_moments(
-    x: Tensor, one_hot: Tensor, *, batch: bool = True, synchronise: bool = False
+    x: Tensor, regions: Regions, *, batch: bool = True, synchronise: bool = False
 ) -> Moments:
     """Mean and variance of every region and channel (eq. 9-10).
 
@@ -84,22 +79,20 @@ def region_moments(
 
     Args:
         x: Features ``[N, C, H, W]``.
-        one_hot: What :func:`one_hot_regions` made of their mask.
+        regions: What :func:`find_regions` made of their mask.
         batch: One mean for the whole batch, else one for each sample.
         synchronise: The batch is that of all processes together. All of them have to call.
     """
-    with full_precision(x):
-        values = _values(x)
-        with torch.no_grad():
-            counts = one_hot.sum(1, keepdim=True)
-            sums = torch.cat([torch.matmul(values, one_hot), counts], dim=1)
-            sums = _reduced(sums, batch, synchronise)
-            count = sums[:, -1:]
-            rough = sums[:, :-1] / count.clamp(min=1)
-        centred = values - spread(rough, one_hot)
-        sums = torch.cat([torch.matmul(v, one_hot) for v in (centred, centred.square())], dim=1)
-        shift, square = (_reduced(sums, batch, synchronise) / count.clamp(min=1)).chunk(2, dim=1)
-        return Moments(rough + shift, square - shift.square(), count)
+    values = _values(x)
+    with torch.no_grad():
+        sums = torch.cat([region_sums(values, regions), regions.counts(values)], dim=1)
+        sums = _reduced(sums, batch, synchronise)
+        count = sums[:, -1:]
+        rough = sums[:, :-1] / count.clamp(min=1)
+    centred = values - spread(rough, regions)
+    sums = torch.cat([region_sums(v, regions) for v in (centred, centred.square())], dim=1)
+    shift, square = (_reduced(sums, batch, synchronise) / count.clamp(min=1)).chunk(2, dim=1)
+    return Moments(rough + shift, square - shift.square(), count)
 
 
 def several_processes() -> bool:

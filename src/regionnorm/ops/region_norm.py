@@ -209,7 +209,9 @@ def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> 
         return _plain
     module = _cpu if on_cpu else _gpu
     if torch.compiler.is_compiling():
-        return _plain if _is_exporting() else module
+        if _is_exporting() or not (numba_works() if on_cpu else _gpu.works(x.device, x.dtype)):
+            return _plain
+        return module
     given = [x, *(other for other in others if other is not None)]
     visible = (
         any(type(tensor) not in PLAIN_TYPES or tensor.device != x.device for tensor in given)
@@ -218,7 +220,7 @@ def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> 
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
-    if visible or not (numba_works() if on_cpu else _gpu.works(x)):
+    if visible or not (numba_works() if on_cpu else _gpu.works(x.device, x.dtype)):
         return _plain
     return module
 
@@ -278,7 +280,14 @@ def _num_regions(
         return 1
     if _is_binary(mask):
         return 2
-    return int(mask.max()) + 1 if mask.numel() else 1
+    return int(_unwrapped(mask).max()) + 1 if mask.numel() else 1
+
+
+def _unwrapped(labels: Tensor) -> Tensor:
+    """Labels whose values can be asked for: inside ``vmap`` those of all its calls."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(labels):
+        labels = torch._C._functorch.get_unwrapped(labels)
+    return labels
 
 
 def _is_binary(mask: Tensor | None) -> bool:
@@ -300,8 +309,18 @@ def region_labels(x: Tensor, mask: Tensor | None, num_regions: int) -> Tensor:
         return mask.flatten(1)
     if mask.is_floating_point():
         return (mask > HALF).flatten(1)
-    if mask.numel() and not mask.is_meta and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in torch.aminmax(mask))
-        if low < 0 or high >= num_regions:
-            raise ValueError(f"labels range from {low} to {high}; expected 0 to {num_regions - 1}")
+    if mask.numel() and not mask.is_meta:
+        _check_labels(mask, num_regions)
     return mask.flatten(1)
+
+
+def _check_labels(labels: Tensor, num_regions: int) -> None:
+    """Refuse labels that no region has: kernels would read and write beyond their tables."""
+    if torch.compiler.is_compiling():
+        if not _is_exporting():
+            fits = torch.all((labels >= 0) & (labels < num_regions))
+            torch._assert_async(fits, f"a label is out of range; expected 0 to {num_regions - 1}")
+        return
+    low, high = (int(value) for value in torch.aminmax(_unwrapped(labels)))
+    if low < 0 or high >= num_regions:
+        raise ValueError(f"labels range from {low} to {high}; expected 0 to {num_regions - 1}")
