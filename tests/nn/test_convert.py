@@ -408,3 +408,68 @@ def test_what_cannot_be_converted_is_refused_in_one_line() -> None:
         net(x, mask[:, 0])
     with pytest.raises(ValueError, match="call the converted network as net"):
         net.net(x)
+
+
+def pretrained(norm: nn.Module, batches: int) -> nn.Module:
+    """A layer whose running mean is 5, from a file that says how many batches it has seen."""
+    layer: Any = norm
+    layer.running_mean.fill_(5)
+    layer.num_batches_tracked.fill_(batches)
+    return nn.Sequential(layer)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.0, None])
+@pytest.mark.parametrize("batches", [0, 3, 1000])
+@pytest.mark.parametrize("encoder", [0, 1])
+def test_pretrained_running_statistics_move_as_those_of_batch_norm(
+    encoder: int, batches: int, momentum: float | None
+) -> None:
+    original = pretrained(nn.BatchNorm2d(3, momentum=momentum), max(batches, momentum is None))
+    net = convert_region_norm(original, encoder=encoder)
+    x, mask = batch()
+    original(x), net(x, mask)
+    layers: list[Any] = [original[0], net.net[0]]  # type: ignore[index]
+    expected, found = (layer.running_mean.expand(2, -1) for layer in layers)
+    assert (expected > 2).all()
+    # Regions have means of their own, near that of all pixels; those not found stay as they are.
+    assert (found > expected - 0.3).all()
+
+
+def test_running_statistics_of_a_new_network_follow_the_first_batches_at_once() -> None:
+    net = convert_region_norm(nn.Sequential(nn.BatchNorm2d(3)))
+    x, mask = batch()
+    net(x + 7, mask)
+    layer: Any = net.net[0]  # type: ignore[index]
+    assert (layer.running_mean > 7).all()
+
+
+def test_sync_batch_norm_is_batch_norm() -> None:
+    net = convert_region_norm(nn.SyncBatchNorm.convert_sync_batchnorm(Network(nn.BatchNorm2d)))
+    assert kinds(net) == ["RN-B", "RN-B", "RN-L", "RN-L"]
+    layer: Any = net.net.encoder["first"].body[1]  # type: ignore[index,union-attr]
+    assert layer.stats == "batch" and layer.track_running_stats
+    x, mask = batch()
+    assert net(x, mask).isfinite().all()
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """What timm's layer of that name does: normalise, drop, activate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.PReLU(init=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("encoder", [0, 1])
+def test_batch_norms_with_an_activation_keep_it(encoder: int) -> None:
+    original = nn.Sequential(BatchNormAct2d(3))
+    original(batch(seed=3)[0])
+    original.eval()
+    net = convert_region_norm(original, encoder=encoder)
+    x, mask = batch()
+    torch.testing.assert_close(net(x, mask), original(x), rtol=1e-4, atol=1e-4)
+    assert (net(x, mask) < 0).any()
+    assert "net.0.act.weight" in net.state_dict()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def convert_region_norm(
     threshold: float = 0.8,
     inplace: bool = False,
 ) -> ConvertedNetwork:
-    """Swap a network's InstanceNorm2d and BatchNorm2d layers for RN-B and RN-L.
+    """Swap a network's InstanceNorm2d, BatchNorm2d and SyncBatchNorm layers for RN-B and RN-L.
 
     Layers count in the order in which the network registers them (that of ``named_modules()``),
     each once, also if the network uses it in several places. Scale and shift are kept: RN-B starts
@@ -45,7 +46,11 @@ def convert_region_norm(
     - InstanceNorm2d: ``"instance"``. Running statistics, if it has any, are dropped.
     - BatchNorm2d: ``"batch"``. Running statistics, if it has any, become those of both regions, so
       that in evaluation RN-B starts as exactly the layer that it replaces; training then moves
-      the two apart. Without them it takes the batch's, in evaluation too, as BatchNorm2d does.
+      the two apart, a batch at a time by the layer's momentum. Without them it takes the batch's,
+      in evaluation too, as BatchNorm2d does. SyncBatchNorm is one of these; several processes
+      share the batch's statistics in any case.
+
+    timm's BatchNormAct2d keeps its dropout and its activation, which follow the converted layer.
 
     Args:
         net: Any network. It is left as it is, unless ``inplace``.
@@ -234,7 +239,8 @@ class _MaskFromCall(_CountedOnce, RegionNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Normalise ``x`` ``[N, C, H, W]``."""
-        return super().forward(x, _masks_at_hand().at((x.shape[2], x.shape[3])))
+        result = super().forward(x, _masks_at_hand().at((x.shape[2], x.shape[3])))
+        return _followed(self, result)
 
 
 class _ScaledLearnable(_CountedOnce, LearnableRegionNorm2d):
@@ -246,15 +252,26 @@ class _ScaledLearnable(_CountedOnce, LearnableRegionNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]``."""
         result = super().forward(x)
-        if self.weight is None or self.bias is None:
-            return result
-        scaled = result * self.weight[:, None, None] + self.bias[:, None, None]
-        return scaled.to(result.dtype)
+        if self.weight is not None and self.bias is not None:
+            scaled = result * self.weight[:, None, None] + self.bias[:, None, None]
+            result = scaled.to(result.dtype)
+        return _followed(self, result)
+
+
+_FOLLOWERS = ("drop", "act")  # what timm's layers with an activation do after they normalise
+
+
+def _followed(layer: nn.Module, result: Tensor) -> Tensor:
+    for name in _FOLLOWERS:
+        follower = layer._modules.get(name)
+        if follower is not None:
+            result = follower(result)
+    return result
 
 
 def _converted(old: Any, kind: str, stats: str | None, threshold: float) -> nn.Module:
     """The layer that replaces ``old``, of its device, dtype and mode."""
-    batch = isinstance(old, nn.BatchNorm2d)
+    batch = not isinstance(old, nn.InstanceNorm2d)
     tracked = batch and stats is None and old.running_mean is not None
     options: dict[str, Any] = {
         "stats": stats or ("batch" if batch else "instance"),
@@ -282,23 +299,43 @@ def _converted(old: Any, kind: str, stats: str | None, threshold: float) -> nn.M
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 target = getattr(new, name)
                 target.copy_(getattr(old, name).expand_as(target))
-    return new.train(old.training)
+            cast(Tensor, new.num_batches_tracked).clamp_(min=_batches_behind(old))
+    new.train(old.training)
+    for name in _FOLLOWERS:
+        if isinstance(getattr(old, name, None), nn.Module):
+            setattr(new, name, getattr(old, name))
+    return new
+
+
+def _batches_behind(old: Any) -> int:
+    """Batches that running statistics stand for, at least: then a new one weighs the momentum.
+
+    The first batches of an RN layer weigh more than that. But statistics may come from a file that
+    does not count batches, and be worth as much as any others. Those of a new layer are worth
+    nothing.
+    """
+    if not old.running_mean.any() and bool((old.running_var == 1).all()):
+        return 0
+    return math.ceil(1 / old.momentum) if old.momentum else 1
 
 
 # --- Choosing layers ------------------------------------------------------------------------------
 
-# A subclass with a forward of its own, such as one with an activation inside, does more.
-_FORWARDS = (nn.InstanceNorm2d.forward, nn.BatchNorm2d.forward)
+_NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
+# A subclass with a forward of its own does more; of timm's it is known what.
+_FORWARDS = tuple(norm.forward for norm in _NORMS)
+_TIMM = ("BatchNormAct2d", "SyncBatchNormAct")
 
 
-def _norms(net: nn.Module) -> dict[str, nn.InstanceNorm2d | nn.BatchNorm2d]:
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) and (
+        type(module).forward in _FORWARDS or type(module).__name__ in _TIMM
+    )
+
+
+def _norms(net: nn.Module) -> dict[str, nn.Module]:
     """The layers to convert by name, in order."""
-    found = {
-        name: module
-        for name, module in net.named_modules()
-        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d)
-        and type(module).forward in _FORWARDS
-    }
+    found = {name: module for name, module in net.named_modules() if _is_norm(module)}
     for name, module in net.named_modules():
         if isinstance(module, nn.LazyInstanceNorm2d | nn.LazyBatchNorm2d):
             raise ValueError(f"{name} does not know its channels yet; run the network once before")
