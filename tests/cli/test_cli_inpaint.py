@@ -156,9 +156,7 @@ def test_a_folder_is_resumed_and_reported(
     assert sorted(states) == ["filled"] * 5 + ["skipped"] * 3
 
 
-def test_a_folder_that_is_done_does_not_wait_for_pytorch(
-    tmp_path: Path, photo: Path
-) -> None:
+def test_a_folder_that_is_done_does_not_wait_for_pytorch(tmp_path: Path, photo: Path) -> None:
     for folder in ("photos", "masks", "out"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.png").write_bytes(photo.read_bytes())

@@ -235,9 +235,7 @@ def _attempt(job: Job, settings: _Settings) -> _Outcome:
 
 
 def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
-    if settings.skip and not settings.overwrite and (
-        there := find_result(job, settings.inputs)
-    ):
+    if settings.skip and not settings.overwrite and (there := find_result(job, settings.inputs)):
         outcome.status, outcome.result = "skipped", there
         outcome.message = f"{there} exists"
         return

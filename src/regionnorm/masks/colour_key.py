@@ -47,7 +47,8 @@ def find_colour(
         hole &= abs(colours[:, :, channel].astype(np.int16) - wanted[channel]) <= tolerance
     if not hole.any():
         return hole, ()
-    around = bounding_window(hole).grow(3 * _REACH, *hole.shape).slices
+    rows, columns = hole.shape
+    around = bounding_window(hole).grow(3 * _REACH, rows, columns).slices
     count = int(hole.sum())
     grown, width = _grow(colours[around], hole[around], wanted)
     if width == 0:
@@ -99,7 +100,7 @@ def _shares(
         along += (levels - ground) * step
         square += (levels - ground) ** 2
         total += step**2
-    share = along / np.maximum(total, _LEAST_CONTRAST**2)
+    share = along / np.maximum(total, np.float32(_LEAST_CONTRAST**2))
     # A mixture of both lies on the line between them.
     beside = square - share * along
     return share, (share > _MIXED) & (beside < 3 * TOLERANCE**2)
