@@ -2,7 +2,7 @@
 
     python examples/failures.py --out docs/images/failures.webp
 
-Columns are the input, OpenCV's Navier-Stokes fill, the network alone, and the network with texture.
+Columns are the input, OpenCV's Navier-Stokes fill, the network alone, and the fill as it comes.
 The model card tells what to see in each row.
 """
 
@@ -26,7 +26,7 @@ from regionnorm.imaging import (
 )
 
 SIDE, GAP, HEADER = 256, 4, 22
-COLUMNS = ("input", "Navier-Stokes", "network alone", "with texture")
+COLUMNS = ("input", "Navier-Stokes", "network alone", "regionnorm")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def panels(case: Case, inpainter: rn.Inpainter) -> list[Image.Image]:
     shown.paste("white", mask=hole)
     image, mask = image_to_tensor(photo), mask_to_tensor(hole)
     classical = composite(image, classical_filler("ns")(image, mask), mask)
-    plain, textured = (inpainter(photo, hole, texture=choice) for choice in (False, True))
-    return [shown, tensor_to_image(classical), plain, textured]
+    alone, both = (inpainter(photo, hole, method=method) for method in ("network", "auto"))
+    return [shown, tensor_to_image(classical), alone, both]
 
 
 def arrange(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:

@@ -40,7 +40,7 @@ def fillers(model: str | None, peers_python: Path | None) -> dict[str, Fill]:
     """Name to filler: those of this package, then each other program that is found."""
     found: dict[str, Fill] = {
         OURS: partial(_fill_ours, rn.Inpainter(model)),
-        "network": partial(_fill_ours, rn.Inpainter(model, texture=False)),
+        "network": partial(_fill_ours, rn.Inpainter(model, method="network")),
         "ns": _fill_ns,
     }
     if peers_python is not None:

@@ -220,21 +220,6 @@ def test_feather_moves_the_colours_at_the_border_and_not_further_in() -> None:
     assert (np.diff(soft[30:60, 60, 0].astype(int)) <= 0).all()
 
 
-def test_texture_gets_photo_fill_and_hole_of_one_window() -> None:
-    pixels, hole = ramp(600, 1200), hole_at((600, 1200), (100, 100, 30, 30))
-
-    def invert(photo: np.ndarray, filled: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        assert photo.shape == filled.shape == (*inside.shape, 3)
-        assert photo.shape[0] < 600
-        assert np.array_equal(photo[~inside], filled[~inside])
-        return 255 - filled
-
-    plain = fill_holes(half, pixels, hole)
-    result = fill_holes(half, pixels, hole, texture=invert)
-    assert np.array_equal(result[hole], 255 - plain[hole])
-    assert np.array_equal(result[~hole], pixels[~hole])
-
-
 def test_unknown_strategies_are_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="'tiles' is not known; use auto, original, crop, resize"):
         fill_holes(half, ramp(20, 20), hole_at((20, 20), (1, 1, 2, 2)), strategy="tiles")

@@ -113,7 +113,7 @@ def test_nothing_but_hole_is_the_networks() -> None:
 
 
 def test_the_shipped_weights_leave_flat_flat_and_gray_gray(rng: np.random.Generator) -> None:
-    inpainter = Inpainter(device="cpu", texture=False)
+    inpainter = Inpainter(device="cpu", method="network")
     hole = np.zeros((100, 150), bool)
     hole[-60:, -80:] = True
     flat = np.full((100, 150, 3), 77, np.uint8)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,8 +276,8 @@ def test_a_weights_file_gives_the_same_result_as_its_network(
     network = network.to(memory_format=torch.channels_last)
     expected = Inpainter(network)(photo, hole)
     for path in (tmp_path / "small.safetensors", str(tmp_path / "small.safetensors")):
-        # The network alone: weights that are loaded get texture too.
-        inpainter = Inpainter(path, device="cpu", texture=False)
+        # The network alone: fills of weights that are loaded are completed, too.
+        inpainter = Inpainter(path, device="cpu", method="network")
         assert inpainter(photo, hole).tobytes() == expected.tobytes()
 
 
@@ -368,26 +369,81 @@ def test_calls_from_several_threads_give_what_single_calls_give(make_photo: Make
     assert results == expected
 
 
-def test_texture_is_added_to_loaded_weights_and_not_to_a_module_of_ones_own(
+def test_wide_holes_are_completed_for_loaded_weights_and_not_for_a_module_of_ones_own(
     tmp_path: Path, make_photo: Maker
 ) -> None:
     network = create_model("rn", width=4, blocks=1, prefill="diffusion")
     save_weights(network, tmp_path / "small.safetensors")
-    photo, hole = make_photo(96, 72), box_mask(96, 72)
+    photo, hole = make_photo(96, 72), np.zeros((72, 96), bool)
+    hole[20:50, 30:70] = True
 
-    def fills(**options: bool | None) -> list[bytes]:
+    def fills(**options: str) -> list[bytes]:
         models = (network, tmp_path / "small.safetensors")
         return [
             Inpainter(model, device="cpu", **options)(photo, hole).tobytes() for model in models
         ]
 
-    plain, textured, default = fills(texture=False), fills(texture=True), fills()
-    assert all(a != b for a, b in zip(plain, textured, strict=True))
-    assert default == [plain[0], textured[1]]
+    alone, both = fills(method="network"), fills()
+    assert both[0] == alone[0]
+    assert both[1] != alone[1]
     inpainter = Inpainter(tmp_path / "small.safetensors", device="cpu")
-    assert inpainter(photo, hole, texture=False).tobytes() == plain[1]
+    assert inpainter(photo, hole, method="network").tobytes() == alone[1]
     after, before = (np.asarray(image) for image in (inpainter(photo, hole), photo))
     assert np.array_equal(after[~hole], before[~hole])
+
+
+def test_narrow_holes_are_the_networks(tmp_path: Path, make_photo: Maker) -> None:
+    save_weights(create_model("rn", width=4, blocks=1), tmp_path / "small.safetensors")
+    photo, hole = make_photo(96, 72), np.zeros((72, 96), bool)
+    hole[20:40, 10:80] = True
+    inpainter = Inpainter(tmp_path / "small.safetensors", device="cpu")
+    alone = inpainter(photo, hole, method="network")
+    assert inpainter(photo, hole).tobytes() == alone.tobytes()
+
+
+def test_exemplar_needs_no_network(make_photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: object, **options: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("regionnorm.checkpoints.weights.load_pretrained", load)
+    inpainter = Inpainter(method="exemplar")
+    photo, hole = make_photo(96, 72), np.zeros((72, 96), bool)
+    hole[20:50, 30:70] = True
+    first, again, other = (inpainter(photo, hole, variant=v).tobytes() for v in (0, 0, 1))
+    assert first == again == Inpainter(method="exemplar", variant=0)(photo, hole).tobytes()
+    assert other == Inpainter(method="exemplar", variant=1)(photo, hole).tobytes()
+    with pytest.raises(ValueError, match="made without a network"):
+        inpainter(photo, hole, method="network")
+
+
+def test_transparent_pixels_are_not_copied(make_photo: Maker) -> None:
+    pixels = np.asarray(make_photo(120, 90)).copy()
+    alpha = np.full((90, 120), 255, np.uint8)
+    alpha[:, :40] = 0
+    hole = np.zeros((90, 120), bool)
+    hole[30:60, 60:90] = True
+    fills = []
+    for colour in ((255, 0, 255), (0, 255, 0)):
+        pixels[:, :40] = colour
+        photo = Image.fromarray(np.dstack([pixels, alpha]), "RGBA")
+        fills.append(np.asarray(Inpainter(method="exemplar")(photo, hole))[hole])
+    assert np.array_equal(*fills)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "magic"}, "'magic' is not known; use auto, network, exemplar"),
+        ({"variant": -1}, "variant is -1; give 0 or more"),
+    ],
+)
+def test_unknown_methods_and_variants_are_refused(
+    options: dict[str, Any], message: str, make_photo: Maker
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Inpainter(**options)
+    with pytest.raises(ValueError, match=message):
+        Inpainter(method="exemplar")(make_photo(96, 72), box_mask(96, 72), **options)
 
 
 def test_options_of_a_call_win_over_those_of_the_inpainter(make_photo: Maker) -> None:

@@ -321,18 +321,20 @@ def test_a_model_given_twice_is_refused() -> None:
         resolve_models(["ns", "ns"])
 
 
-def test_the_texture_pass_can_follow_any_model(
+def test_completion_can_follow_any_model_and_stand_alone(
     make_photo: Callable[..., Image.Image],
 ) -> None:
-    name, textured = resolve_model("ns+texture")
+    name, completed = resolve_model("ns+completion")
+    alone = resolve_model("exemplar")
     _, plain = resolve_model("ns")
     image = image_to_tensor(make_photo(96, 96))
     mask = torch.zeros(1, 1, 96, 96)
     mask[..., 30:60, 30:60] = 1
     shown = image * (1 - mask)
-    result = textured(shown, mask)
-    assert name == "ns+texture"
-    assert torch.equal(result * (1 - mask), shown)
-    assert not torch.equal(result, plain(shown, mask))
+    result = completed(shown, mask)
+    assert (name, alone[0]) == ("ns+completion", "exemplar")
+    for filled in (result, alone[1](shown, mask)):
+        assert torch.equal(filled * (1 - mask), shown)
+        assert not torch.equal(filled, plain(shown, mask))
     with pytest.raises(FileNotFoundError, match="nothing"):
-        resolve_model("nothing+texture")
+        resolve_model("nothing+completion")

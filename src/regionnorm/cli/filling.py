@@ -68,14 +68,19 @@ def inpaint(
     strategy: Annotated[
         str, typer.Option(help="For large photos and holes: auto, original, crop or resize.")
     ] = "auto",
-    texture: Annotated[
-        bool | None,
+    method: Annotated[
+        str,
         typer.Option(
-            "--texture/--no-texture",
-            help="Take texture and grain from the rest of the photo; by default if numba is "
-            "installed.",
+            help="network, exemplar (pieces of the same photo, no network) or auto: the network in "
+            "narrow holes, both in wide ones."
         ),
-    ] = None,
+    ] = "auto",
+    variants: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=99, help="Fills of a photo to choose from: OUTPUT-1 to -N."
+        ),
+    ] = 1,
     quality: Annotated[
         int | None,
         typer.Option(
@@ -127,34 +132,52 @@ def inpaint(
             precision=precision,
             strategy=strategy,
             feather=feather,
-            texture=texture,
+            method=method,
         )
         if output is not None
         else _no_fill
     )
-    with quiet_decoders(), progress("inpaint") as on_progress:
-        outcome = inpaint_path(
-            inpainter,
-            image,
-            mask,
-            output,
-            recursive=recursive,
-            overwrite=overwrite,
-            on_progress=on_progress,
-            jobs=jobs,
-            mask_options=MaskOptions(invert_mask, dilate, fit_mask),
-            quality=quality,
-            save_mask=save_mask,
-            preview=preview,
-            report=report,
-        )
-    for photo, line in outcome.warnings:
-        print_note(f"Warning: {photo}: {line}")
-    _print_left_out(outcome.left_out)
-    for photo, reason in outcome.failed:
-        print_error(reason if str(photo) in reason else f"{photo}: {reason}")
-    _print_done(outcome.done, len(outcome.skipped), output, image.is_dir())
-    return 1 if outcome.failed else 0
+    outputs = _variants(output, variants, folder=image.is_dir())
+    for variant, target in enumerate(outputs):
+        if isinstance(inpainter, Inpainter):
+            inpainter.variant = variant
+        with quiet_decoders(), progress("inpaint") as on_progress:
+            outcome = inpaint_path(
+                inpainter,
+                image,
+                mask,
+                target,
+                recursive=recursive,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                jobs=jobs,
+                mask_options=MaskOptions(invert_mask, dilate, fit_mask),
+                quality=quality,
+                save_mask=save_mask,
+                preview=preview,
+                report=report,
+            )
+        # Masks, previews and warnings are the same for each variant.
+        save_mask = preview = None
+        for photo, line in outcome.warnings if variant == 0 else ():
+            print_note(f"Warning: {photo}: {line}")
+        _print_left_out(outcome.left_out)
+        for photo, reason in outcome.failed:
+            print_error(reason if str(photo) in reason else f"{photo}: {reason}")
+        _print_done(outcome.done, len(outcome.skipped), target, image.is_dir())
+        if outcome.failed:
+            return 1
+    return 0
+
+
+def _variants(output: Path | None, count: int, *, folder: bool) -> list[Path | None]:
+    """Where each variant goes: the output itself if there is one, else numbered."""
+    if count == 1:
+        return [output]
+    if output is None or folder:
+        raise ValueError("--variants goes with a single photo and an --output to number")
+    numbers = range(1, count + 1)
+    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in numbers]
 
 
 def _done_already(image: Path, mask: str, output: Path | None, recursive: bool) -> int | None:

@@ -32,8 +32,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="default, a weights file, telea, ns or biharmonic; default+texture adds the "
-            "texture pass.  [default: default ns telea]",
+            help="default, a weights file, exemplar, telea, ns or biharmonic; "
+            "default+completion is what inpaint does.  [default: default ns telea]",
             show_default=False,
         ),
     ] = None,

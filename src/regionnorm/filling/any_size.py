@@ -20,12 +20,11 @@ from torch.nn import functional as F
 from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
 from regionnorm.nn.prefill import push_pull
 
-__all__ = ["STRATEGIES", "Strategy", "check_strategy", "fill_holes"]
+__all__ = ["STRATEGIES", "Strategy", "check_strategy", "fill_holes", "without_hidden"]
 
 Pixels = npt.NDArray[Any]
 Hole = npt.NDArray[np.bool_]
 Run = Callable[[Tensor, Tensor], Tensor]
-Texture = Callable[[Pixels, Pixels, Hole], Pixels]
 Strategy = Literal["auto", "original", "crop", "resize"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
@@ -63,7 +62,6 @@ def fill_holes(
     *,
     strategy: str = "auto",
     feather: int = 0,
-    texture: Texture | None = None,
     hidden: Hole | None = None,
 ) -> Pixels:
     """Fill the hole of a photo of any size.
@@ -82,8 +80,6 @@ def fill_holes(
         hole: bool ``[H, W]``, neither empty nor full.
         strategy: One of :data:`STRATEGIES`.
         feather: Pixels inside the hole over which a difference in colour at its border fades.
-        texture: Adds grain and detail to a fill: ``texture(photo, filled, hole)``, all of one
-            window, gives ``filled`` anew.
         hidden: bool ``[H, W]``: known pixels whose colour means nothing, transparent ones; the
             network sees a smooth continuation of the others in their place.
 
@@ -98,22 +94,26 @@ def fill_holes(
     for window, own in _parts(hole, strategy):
         photo, inside = pixels[window.slices], hole[window.slices]
         if hidden is not None:
-            photo = _without_hidden(photo, inside, hidden[window.slices])
+            photo = without_hidden(photo, inside, hidden[window.slices])
         if strategy == "original":
             filled = _pass(run, photo, inside, feather, one_pass=True)
         elif strategy == "resize":
             filled = _coarse(run, photo, inside, _halvings(max(hole.shape)), feather)
         else:
             filled = _coarse_to_fine(run, photo, inside, _levels(inside, own), feather)
-        if texture is not None:
-            filled = texture(photo, filled, inside)
         # Only what this window is for: another window sees its own hole with more around it.
         result[window.slices][own] = filled[own]
     return result
 
 
-def _without_hidden(pixels: Pixels, hole: Hole, hidden: Hole) -> Pixels:
-    """Continue the visible known pixels smoothly into the hidden ones."""
+def without_hidden(pixels: Pixels, hole: Hole, hidden: Hole) -> Pixels:
+    """Continue the visible known pixels smoothly into the hidden ones.
+
+    Args:
+        pixels: uint8 or uint16 ``[H, W, 3]``.
+        hole: bool ``[H, W]``; not read, and left as it is.
+        hidden: bool ``[H, W]``.
+    """
     hidden = hidden & ~hole
     if not hidden.any() or (hidden | hole).all():
         return pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from regionnorm._extras import require
 from regionnorm.devices import has_native_bfloat16, pick_device
 from regionnorm.filling.any_size import check_strategy, fill_holes
 from regionnorm.filling.batch import BatchReport, Fill, inpaint_path
+from regionnorm.filling.completion.where import wide_holes
 from regionnorm.filling.conditioning import conditioned
-from regionnorm.filling.texture import add_texture, wants_texture
 from regionnorm.imaging import mask_to_array
 from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.precision import cast_convolutions
+from regionnorm.ops.backend import numba_works
 from regionnorm.photo import Photo
 
 __all__ = ["BatchReport", "Fill", "Inpainter", "inpaint_path"]
 
 Array = npt.NDArray[Any]
 
+Method = Literal["auto", "network", "exemplar"]
+METHODS: tuple[str, ...] = get_args(Method)
+
 _MOST_FEATHER = 256
-# Pixels of a window that still gets texture. Twelve megapixels would take 2.6 GB instead of 0.9,
-# and their texture shows little: it is a few pixels wide.
-_MOST_TEXTURE = 4_000_000
 
 
 class Inpainter:
@@ -50,10 +52,11 @@ class Inpainter:
             :func:`regionnorm.filling.any_size.fill_holes`.
         feather: Pixels inside the hole over which a difference in colour at its border fades;
             0 leaves the network's colours as they are.
-        texture: Whether the fill takes texture and grain from the known part of the photo
-            (:func:`regionnorm.filling.texture.add_texture`). None does so where numba is
-            installed, but not to what a module of your own makes. Holes whose surroundings take
-            more than 4 megapixels get none.
+        method: ``"network"``: the network alone. ``"exemplar"``: pieces of the same photo alone
+            (:func:`regionnorm.filling.completion.complete`); no weights are loaded. ``"auto"``:
+            both, the network in narrow holes and the two joined in wide ones; the network alone
+            where numba is not installed, and for a module of your own, whose fills are yours.
+        variant: 0 is the fill; 1, 2 and so on are others, where pieces of the photo are used.
 
     Example:
         >>> filled = Inpainter()(Image.open("photo.jpg"), Image.open("mask.png"))
@@ -61,7 +64,7 @@ class Inpainter:
     Raises:
         FileNotFoundError: The weights file does not exist.
         ValueError: The name, the device, the precision or another option is not known.
-        ImportError: ``texture`` is True and numba is missing.
+        ImportError: The method is ``"exemplar"`` and numba is missing.
     """
 
     def __init__(
@@ -72,12 +75,17 @@ class Inpainter:
         precision: str | None = None,
         strategy: str = "auto",
         feather: int = 0,
-        texture: bool | None = None,
+        method: str = "auto",
+        variant: int = 0,
     ) -> None:
         check_strategy(strategy)
+        self.variant = _checked_variant(variant)
         self.strategy, self.feather = strategy, _checked_feather(feather)
-        own = isinstance(model, nn.Module) and texture is None
-        self.texture = False if own else wants_texture(texture)
+        self.method, self._own = _checked_method(method), isinstance(model, nn.Module)
+        self.model: nn.Module | None = None
+        if method == "exemplar":
+            self.device = pick_device(device)
+            return
         # What a module of the user's own makes is theirs.
         foreign = isinstance(model, nn.Module) and not isinstance(model, InpaintingModel)
         self._network = self._run if foreign else conditioned(self._run)
@@ -109,7 +117,8 @@ class Inpainter:
         *,
         strategy: str | None = None,
         feather: int | None = None,
-        texture: bool | None = None,
+        method: str | None = None,
+        variant: int | None = None,
     ) -> Image.Image:
         """Fill the hole.
 
@@ -119,7 +128,8 @@ class Inpainter:
             mask: White = hole: an image, or an array ``[H, W]``, bool or uint8.
             strategy: For this photo only; None takes the inpainter's.
             feather: For this photo only; None takes the inpainter's.
-            texture: For this photo only; None takes the inpainter's.
+            method: For this photo only; None takes the inpainter's.
+            variant: For this photo only; None takes the inpainter's.
 
         Returns:
             An image of the same size and mode, upright. Pixels outside the hole are the photo's
@@ -127,11 +137,14 @@ class Inpainter:
             new ones where it has room; convert such photos to RGB first for the finest fill.
 
         Raises:
-            ValueError: The mask has another size, no hole or nothing but hole, the photo has
+            ValueError: An option is not known, the inpainter was made without a network, the mask
+                has another size, no hole or nothing but hole, the photo has
                 pixels of 32 bits, or the model's output has another shape or is not finite.
         """
         photo, hole = Photo.from_image(image), mask_to_array(mask)
-        filled = self.fill_photo(photo, hole, strategy=strategy, feather=feather, texture=texture)
+        filled = self.fill_photo(
+            photo, hole, strategy=strategy, feather=feather, method=method, variant=variant
+        )
         return filled.image
 
     def fill_photo(
@@ -142,7 +155,8 @@ class Inpainter:
         opaque: bool = False,
         strategy: str | None = None,
         feather: int | None = None,
-        texture: bool | None = None,
+        method: str | None = None,
+        variant: int | None = None,
     ) -> Photo:
         """Fill the hole of a photo in its own mode and depth.
 
@@ -152,25 +166,47 @@ class Inpainter:
             opaque: Make the hole visible where it is transparent.
             strategy: For this photo only; None takes the inpainter's.
             feather: For this photo only; None takes the inpainter's.
-            texture: For this photo only; None takes the inpainter's.
+            method: For this photo only; None takes the inpainter's.
+            variant: For this photo only; None takes the inpainter's.
 
         Raises:
             ValueError: As for a call.
         """
         _check(photo, hole)
+        method = self._method(method, hole)
         alpha = photo.alpha()
-        textured = self.texture if texture is None else wants_texture(texture)
-        colours = fill_holes(
-            self._network,
-            photo.colours(),
-            hole,
-            strategy=self.strategy if strategy is None else strategy,
-            feather=self.feather if feather is None else _checked_feather(feather),
-            texture=_with_texture if textured else None,
-            # What cannot be seen has any colour, black most often, and must not bleed in.
-            hidden=None if alpha is None else alpha == 0,
-        )
-        return photo.filled(colours, hole, opaque=opaque)
+        # What cannot be seen has any colour, black most often, and must not bleed in.
+        hidden = None if alpha is None else alpha == 0
+        colours, painted = photo.colours(), None
+        if method != "exemplar":
+            painted = fill_holes(
+                self._network,
+                colours,
+                hole,
+                strategy=self.strategy if strategy is None else strategy,
+                feather=self.feather if feather is None else _checked_feather(feather),
+                hidden=hidden,
+            )
+        if method != "network":
+            # Here, because numba takes long to import, and most holes do not need it.
+            from regionnorm.filling.completion.complete import complete
+
+            seed = self.variant if variant is None else _checked_variant(variant)
+            painted = complete(colours, hole, network=painted, hidden=hidden, seed=seed)
+        assert painted is not None
+        return photo.filled(painted, hole, opaque=opaque)
+
+    def _method(self, method: str | None, hole: npt.NDArray[np.bool_]) -> str:
+        """What to do for a photo, of what was asked for and what there is."""
+        method = self.method if method is None else _checked_method(method)
+        if method == "auto" and (self._own or not wide_holes(hole).any() or not numba_works()):
+            method = "network"
+        if self.model is None and method != "exemplar":
+            raise ValueError(
+                f"method is {method!r}, but this inpainter was made without a network; make one "
+                "with method='auto'"
+            )
+        return method
 
     @torch.inference_mode()
     def _run(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -180,6 +216,7 @@ class Inpainter:
             if self._autocast
             else nullcontext()
         )
+        assert self.model is not None
         with autocast:
             output = self.model(image, mask)
         if not isinstance(output, Tensor) or output.shape != image.shape:
@@ -203,18 +240,18 @@ def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype 
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def _with_texture(photo: Array, filled: Array, hole: npt.NDArray[np.bool_]) -> Array:
-    """Add texture to the fill of one window, uint8 or uint16 ``[H, W, 3]``."""
-    if hole.size > _MOST_TEXTURE:
-        return filled
-    most = np.iinfo(photo.dtype).max
-    image, fill = (
-        torch.from_numpy(np.divide(pixels, most, dtype=np.float32)).permute(2, 0, 1)[None]
-        for pixels in (photo, filled)
-    )
-    textured = add_texture(image, fill, torch.from_numpy(hole.astype(np.float32))[None, None])
-    levels: Array = textured[0].permute(1, 2, 0).mul(most).round().numpy().astype(photo.dtype)
-    return levels
+def _checked_method(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not known; use {', '.join(METHODS)}")
+    if method == "exemplar":
+        require("numba", extra="fast")
+    return method
+
+
+def _checked_variant(variant: int) -> int:
+    if variant < 0:
+        raise ValueError(f"variant is {variant}; give 0 or more")
+    return variant
 
 
 def _checked_feather(feather: int) -> int:

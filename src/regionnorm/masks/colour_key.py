@@ -47,8 +47,7 @@ def find_colour(
         hole &= abs(colours[:, :, channel].astype(np.int16) - wanted[channel]) <= tolerance
     if not hole.any():
         return hole, ()
-    rows, columns = hole.shape
-    around = bounding_window(hole).grow(3 * _REACH, rows, columns).slices
+    around = bounding_window(hole).grow(3 * _REACH, len(hole), len(hole[0])).slices
     count = int(hole.sum())
     grown, width = _grow(colours[around], hole[around], wanted)
     if width == 0:

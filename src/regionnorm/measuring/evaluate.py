@@ -16,8 +16,7 @@ from regionnorm._extras import require
 from regionnorm.data import ImageSource, UnreadableImageError
 from regionnorm.devices import pick_device
 from regionnorm.filling.classical import CLASSICAL_FILLERS, classical_filler
-from regionnorm.filling.texture import add_texture
-from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, read_mask
+from regionnorm.imaging import MASK_THRESHOLD, composite, image_to_tensor, mask_to_tensor, read_mask
 from regionnorm.masks import INTERVALS, Interval, MaskFolder, evaluation_mask, interval_mask
 from regionnorm.measuring.metrics import METRICS, MetricPreset, compute_metrics, get_preset
 from regionnorm.measuring.perceptual import PairMetric, SetMetric
@@ -26,7 +25,7 @@ from regionnorm.measuring.report import Case, Report, interval_label, make_repor
 Filler = Callable[[Tensor, Tensor], Tensor]
 """``filler(image, mask) -> image``: ``[B, 3, H, W]`` in [0, 1] and ``[B, 1, H, W]``, 1 = hole."""
 
-_TEXTURE = "+texture"
+_COMPLETION, _EXEMPLAR = "+completion", "exemplar"
 
 MIN_SIDE, MAX_SIDE = 16, 4096
 """The smallest photo in pixels that every model takes."""
@@ -176,7 +175,8 @@ def resolve_model(
     Args:
         spec: ``"telea"``, ``"ns"`` or ``"biharmonic"``; ``"default"`` or another name of packaged
             weights; a weights file, a training run's folder, or a hub repository. With
-            ``"+texture"`` at its end the texture pass follows, as in ``regionnorm inpaint``.
+            ``"+completion"`` at its end, wide holes are completed with pieces of the photo, as in
+            ``regionnorm inpaint``; ``"exemplar"`` takes nothing but those.
         device: Where a network runs; None chooses.
         jobs: Threads of a classical filler.
 
@@ -188,9 +188,11 @@ def resolve_model(
         FileNotFoundError: It is neither a known name nor a file.
         ImportError: A classical filler's library is missing.
     """
-    if spec.endswith(_TEXTURE) and not Path(spec).exists():
-        name, filler = resolve_model(spec.removesuffix(_TEXTURE), device, jobs=jobs)
-        return name + _TEXTURE, _textured(filler)
+    if spec.endswith(_COMPLETION) and not Path(spec).exists():
+        name, filler = resolve_model(spec.removesuffix(_COMPLETION), device, jobs=jobs)
+        return name + _COMPLETION, _completed(filler)
+    if spec == _EXEMPLAR:
+        return spec, _completed(None)
     if spec in CLASSICAL_FILLERS:
         return spec, classical_filler(spec, jobs=jobs)
     from regionnorm.checkpoints.weights import load_pretrained, packaged_weights
@@ -198,7 +200,7 @@ def resolve_model(
 
     path, names = Path(spec), {"default": None, **packaged_weights()}
     if spec not in names and not path.exists() and "/" not in spec:
-        known = f"{', '.join([*names, *CLASSICAL_FILLERS])} or a weights file"
+        known = f"{', '.join([*names, *CLASSICAL_FILLERS, _EXEMPLAR])} or a weights file"
         if spec in list_models():
             raise ValueError(f"model {spec!r} comes without trained weights; give {known}")
         raise FileNotFoundError(f"there is no model and no file {spec!r}; give {known}")
@@ -208,13 +210,27 @@ def resolve_model(
     return name or spec, _network_filler(network, device)
 
 
-def _textured(filler: Filler) -> Filler:
+def _completed(filler: Filler | None) -> Filler:
+    """Pieces of the photo in wide holes, joined with a filler's fills if there is one."""
     require("numba", extra="fast")
+    from regionnorm.filling.completion.complete import complete
 
     def fill(image: Tensor, mask: Tensor) -> Tensor:
-        return add_texture(image, filler(image, mask), mask)
+        photos = image.float().cpu()
+        painted = [None] * len(photos) if filler is None else list(_arrays(filler(image, mask)))
+        holes = mask[:, 0].cpu().numpy() > MASK_THRESHOLD
+        filled = [
+            complete(photo, hole, network=network)
+            for photo, hole, network in zip(_arrays(photos), holes, painted, strict=True)
+        ]
+        return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2)
 
     return fill
+
+
+def _arrays(images: Tensor) -> npt.NDArray[np.float32]:
+    """``[B, 3, H, W]`` to float32 ``[B, H, W, 3]`` in [0, 1]."""
+    return images.float().cpu().clamp(0, 1).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _network_filler(network: torch.nn.Module, device: str | torch.device | None) -> Filler:

@@ -216,6 +216,8 @@ class Handlers:
         """The regions that the network's RN-L layers find in the shown photo, and a summary."""
         if session is None or session.shown is None:
             return [], "Fill a hole first; then the regions of that photo are shown here."
+        if self.inpainter.model is None:
+            return [], "Photos are filled without a network here."
         photo = read_preview(session.shown.photo, _REGIONS_SIDE)[1]
         mask = Image.fromarray(read_mask(session.shown.mask)).resize(photo.size)
         device = self.inpainter.device

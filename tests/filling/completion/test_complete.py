@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from regionnorm.filling.completion import NARROW, complete, warm_up
+from regionnorm.filling.completion.complete import complete, warm_up
+from regionnorm.filling.completion.where import NARROW
 
 Pixels = npt.NDArray[Any]
 Place = npt.NDArray[np.bool_]
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_another_fill(painted
 
 def test_the_number_of_threads_changes_nothing() -> None:
     program = (
-        "import hashlib, numpy as np; from regionnorm.filling.completion import complete;"
+        "import hashlib, numpy as np; from regionnorm.filling.completion.complete import complete;"
         "image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8);"
         "mask = np.zeros((150, 200), bool); mask[20:130, 30:170] = True;"
         "print(hashlib.sha256(complete(image, mask).tobytes()).hexdigest())"

@@ -19,9 +19,10 @@ from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
 from regionnorm.filling.completion.refine import doubled, pasted, refined
 from regionnorm.filling.completion.structure import Scene, choose_offsets
-from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
+from regionnorm.filling.completion.where import hole_groups, wide_holes
+from regionnorm.masks.regions import bounding_window
 
-__all__ = ["METHODS", "NARROW", "Method", "complete", "warm_up"]
+__all__ = ["METHODS", "Method", "complete", "warm_up"]
 
 Pixels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -29,13 +30,8 @@ Place = npt.NDArray[np.bool_]
 Method = Literal["auto", "exemplar"]
 METHODS: tuple[str, ...] = get_args(Method)
 
-NARROW = 12
-"""Half the width in pixels below which a hole stays the network's."""
-
 _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
 _LEAST_KNOWN = 0.25  # share of that copy that has to be known
-_MARGIN = 96  # known pixels around a hole to copy from, at least
-_TOGETHER = 32  # holes whose boxes are nearer to each other are filled together
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE = 0.8  # how far the tones of what is copied come towards the network's
@@ -50,6 +46,7 @@ def complete(
     mask: Place,
     *,
     network: Pixels | None = None,
+    hidden: Place | None = None,
     method: str = "auto",
     seed: int = 0,
 ) -> Pixels:
@@ -60,6 +57,8 @@ def complete(
             is not read.
         mask: bool ``[H, W]``, True = hole.
         network: A network's fill, of the same shape and type; None fills from the photo alone.
+        hidden: bool ``[H, W]``, known pixels whose colour means nothing, transparent ones: they
+            are not copied from.
         method: ``"auto"`` joins both, ``"exemplar"`` leaves the network's fill aside.
         seed: At least 0; another one gives another fill.
 
@@ -81,7 +80,9 @@ def complete(
             raise ValueError("the mask covers the whole image; leave something to copy from")
         result[...] = painted
         return result
-    known = image[~mask]
+    if hidden is None or (hidden | mask).all():
+        hidden = np.zeros_like(mask)
+    known = image[~(mask | hidden)]
     if (known == known[0]).all():
         result[mask] = known[0]
         return result
@@ -92,15 +93,18 @@ def complete(
     if painted is not None:
         inside = painted[mask]
         result[mask] = _greyed(inside) if grey else inside
-        wide = _wide(mask)
+        wide = wide_holes(mask)
     # What the network filled counts as known beside the wide holes.
-    for hole, window in _groups(wide):
+    for hole, window in hole_groups(wide):
         part = result[window.slices]
-        unknown = wide[window.slices]
+        veiled = hidden[window.slices] & ~mask[window.slices]
+        unknown = wide[window.slices] | veiled
         levels = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
         scale = np.float32(1 / ((high - low) * levels))
         pixels = part.astype(np.float32) * scale
         pixels -= np.float32(low * levels) * scale
+        if veiled.any():
+            pixels[veiled] = continued(pixels, ~veiled)[veiled]
         filled = _completed(pixels, unknown, painted is not None, seed)[hole]
         filled = (filled / scale + np.float32(low * levels)).clip(0, levels)
         part[hole] = np.rint(filled) if image.dtype.kind == "u" else filled
@@ -150,80 +154,6 @@ def _greyed(pixels: Pixels) -> Pixels:
     mean = pixels.astype(np.float64).mean(axis=1, keepdims=True)
     mean = np.rint(mean) if pixels.dtype.kind == "u" else mean
     return np.broadcast_to(mean, pixels.shape).astype(pixels.dtype)
-
-
-# --- where ----------------------------------------------------------------------------------------
-
-
-def _wide(mask: Place) -> Place:
-    """The separate holes that are wide somewhere."""
-    core = ~dilate_square(~mask, NARROW - 1)
-    if not core.any():
-        return core
-    parts, count = label_regions(mask)
-    wide = np.zeros(count + 1, bool)
-    wide[np.unique(parts[core])] = True
-    wide[0] = False
-    return wide[parts]
-
-
-def _groups(hole: Place) -> list[tuple[Place, Window]]:
-    """Holes near to each other, each group in a window with what it may copy from.
-
-    Returns:
-        bool of the window's size, the group's holes, and the window.
-    """
-    height, width = hole.shape
-    parts, count = label_regions(hole)
-    boxes = _boxes(parts, count)
-    groups = [{number} for number in range(1, count + 1)]
-    merged = True
-    while merged:
-        merged = False
-        for first in range(len(groups)):
-            for second in range(len(groups) - 1, first, -1):
-                if _near(boxes[first], boxes[second]):
-                    boxes[first] = _around(boxes[first], boxes.pop(second))
-                    groups[first] |= groups.pop(second)
-                    merged = True
-    found = []
-    for numbers, box in zip(groups, boxes, strict=True):
-        window = box.grow(max(_MARGIN, box.height, box.width), height, width)
-        member = np.zeros(count + 1, bool)
-        member[list(numbers)] = True
-        found.append((member[parts[window.slices]], window))
-    return found
-
-
-def _boxes(parts: npt.NDArray[np.int32], count: int) -> list[Window]:
-    rows, columns = np.nonzero(parts)
-    number = parts[rows, columns]
-    top, left = np.full(count + 1, parts.shape[0]), np.full(count + 1, parts.shape[1])
-    bottom, right = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
-    np.minimum.at(top, number, rows)
-    np.minimum.at(left, number, columns)
-    np.maximum.at(bottom, number, rows + 1)
-    np.maximum.at(right, number, columns + 1)
-    sides = (top, left, bottom, right)
-    return [Window(*(int(side[part]) for side in sides)) for part in range(1, count + 1)]
-
-
-def _near(first: Window, second: Window) -> bool:
-    return (
-        first.top < second.bottom + _TOGETHER
-        and second.top < first.bottom + _TOGETHER
-        and first.left < second.right + _TOGETHER
-        and second.left < first.right + _TOGETHER
-    )
-
-
-def _around(first: Window, second: Window) -> Window:
-    return Window(
-        min(first.top, second.top),
-        min(first.left, second.left),
-        max(first.bottom, second.bottom),
-        max(first.right, second.right),
-    )
 
 
 # --- how ------------------------------------------------------------------------------------------
