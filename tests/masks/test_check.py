@@ -139,6 +139,24 @@ def test_two_levels_in_an_array_are_a_mask_too() -> None:
         assert np.array_equal(check_mask(levels, (120, 90)).hole, expected)
 
 
+def test_a_mask_that_ends_inside_an_objects_soft_edge_is_said(
+    make_photo: Maker, tmp_path: Path
+) -> None:
+    soft = disk(240, 180).filter(ImageFilter.GaussianBlur(1))
+    for colour in ((230, 20, 30), (250, 250, 250)):
+        photo = make_photo(240, 180)
+        photo.paste(colour, mask=soft)
+        disk(240, 180).save(tmp_path / "mask.png")
+        warnings = {
+            dilate: make_mask(
+                Photo.from_image(photo), tmp_path / "mask.png", MaskOptions(dilate=dilate)
+            ).warnings
+            for dilate in (0, 2, 4)
+        }
+        assert "--dilate 2" in warnings[0][0]
+        assert warnings[2] == warnings[4] == ()
+
+
 # --- what stops ----------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
 from regionnorm.masks.colour_key import TOLERANCE, find_colour
 from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
+from regionnorm.masks.rim import bleeds
 from regionnorm.masks.scratches import find_scratches
 from regionnorm.photo import Photo
 
@@ -39,6 +40,10 @@ _WHITE_SHARE = 0.6  # masks with more hole than this, border included, look inve
 _WHITE_BORDER = 0.9
 _FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush leaves
 _NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
+_TIGHT = (
+    "the mask is tight: what it covers seems to go on just outside it and may bleed into the fill; "
+    "--dilate 2 takes that too"
+)
 _COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
 _COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
@@ -106,7 +111,10 @@ def make_mask(
     text = os.fspath(mask)
     if not is_mask_rule(text):
         levels, notes = decode(Path(text), lambda image, _: _read_file(image, photo))
-        return check_mask(levels, photo.size, options, notes=notes)
+        checked = check_mask(levels, photo.size, options, notes=notes)
+        if bleeds(_eight_bit(photo), checked.hole):
+            return replace(checked, warnings=(*checked.warnings, _TIGHT))
+        return checked
     if text == "alpha":
         hole, notes = _from_alpha(photo)
     elif text == "auto:scratches":
