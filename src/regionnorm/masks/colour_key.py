@@ -49,12 +49,12 @@ def find_colour(
         return hole, ()
     around = bounding_window(hole).grow(3 * _REACH, len(hole), len(hole[0])).slices
     count = int(hole.sum())
-    grown, width = _grow(colours[around], hole[around], wanted)
-    if width == 0:
+    grown, reach = _grow(colours[around], hole[around], wanted)
+    if reach == 0:
         return hole, ()
     hole[around] = grown
     note = (
-        f"the colour fades over {width} pixels around the {count} that have it; "
+        f"the colour fades over {reach} pixels around the {count} that have it; "
         f"those are taken too, {int(hole.sum()) - count} pixels"
     )
     return hole, (note,)
