@@ -34,8 +34,7 @@ _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
 _LEAST_KNOWN = 0.25  # share of that copy that has to be known
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
-_TONE = 0.8  # how far the tones of what is copied come towards the network's
-_TONE_KEEP = 0.3  # difference at which that is down to 1 / e
+_TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
 _TONE_HALVINGS, _TONE_BLURS = 3, 4  # what counts as a tone
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
@@ -60,7 +59,7 @@ def complete(
         hidden: bool ``[H, W]``, known pixels whose colour means nothing, transparent ones: they
             are not copied from.
         method: ``"auto"`` joins both, ``"exemplar"`` leaves the network's fill aside.
-        seed: At least 0; another one gives another fill.
+        seed: 0 for the fill that fits best, above 0 for others.
 
     Returns:
         A new array of ``image``'s shape and type; known pixels are the same. Grey photos stay
@@ -187,15 +186,16 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
 
 
 def _toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
-    """What to add to a collage so that its tones come nearer to what is painted."""
+    """What to add to a collage so that it is as bright as what is painted, where they are alike."""
     difference = np.where(hole[..., None], pixels - filled, np.float32(0))
     shapes, nothing = [], hole & False
     for _ in range(_TONE_HALVINGS):
         shapes.append(nothing.shape)
         difference, nothing = halve(difference, nothing)
     low = blur(difference, np.ones(nothing.shape, np.float32), _TONE_BLURS)
-    square = np.square(low).sum(axis=2, keepdims=True)
-    low *= np.float32(_TONE) * np.exp(-square / np.float32(_TONE_KEEP**2))
+    # Brightness alone: its colours would be a tinge that gravel, say, never has.
+    low[...] = low.mean(axis=2, keepdims=True)
+    low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
     for height, width in reversed(shapes):
         low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
     return low * hole[..., None]

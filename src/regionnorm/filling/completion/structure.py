@@ -28,8 +28,8 @@ _RING = 4  # pixels
 _ARCS = 8
 _MOST_PARTS = 4  # separate holes of a window whose rings are matched, the largest ones
 _MOST_RING = 800  # pixels of a ring that are compared
-_MOST_DIFFERENCE = 0.5  # what a pixel without a partner counts
-_WHOLE_PEAKS, _ARC_PEAKS = 8, 4
+_MOST_DIFFERENCE = 0.8  # what a pixel without a partner counts
+_WHOLE_PEAKS, _ARC_PEAKS = 16, 8
 
 # Repetitions of the known part.
 _DOMINANT = 40
@@ -44,13 +44,14 @@ _APART = 3  # pixels between offsets
 _BORDER = 3.0  # weight of what it differs by from the known pixels beside the hole
 _BORDER_REACH = 2
 _DISTANCE = 0.05  # of an offset as long as the picture
-_EXPECTED = 0.2  # weight of what its blurred colours differ by from what is expected there
+_EXPECTED = 0.3  # weight of what its blurred colours differ by from what is expected there
 _MOST_UNEXPECTED = 0.5
 _BLURS = 8
 _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
 _LEAST_BUSY = 0.02
-_NETWORK, _BLURRED = 0.1, 1.2  # cost of the network's fill, and of what it is too smooth by
+_NETWORK, _BLURRED = 0.2, 2.0  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.03  # of a seam
+_VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
 
 
 class Scene(NamedTuple):
@@ -82,6 +83,9 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
     values, costs = _offers(scene, features, candidates)
+    if seed > 0:  # another opinion of each candidate: else only details would differ
+        opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
+        costs += np.float32(_VARIETY) * opinions
     neighbours = maxflow.neighbours_of(scene.hole)
     chosen = candidates[graph_cut.choose(values, costs, neighbours, potts=_POTTS)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
