@@ -10,21 +10,21 @@ import torch
 
 from regionnorm import ops
 from regionnorm.filling.texture import wants_texture
-from regionnorm.ops import _launch
 from regionnorm.ops import backend as backends
 from regionnorm.ops.backend import backend, current_backend, set_backend
+from regionnorm.ops.cpu import launch
 
 
 @pytest.fixture
 def kernels_called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    run = _launch._run
+    run = launch._run
 
     def note(name: str, *arguments: object, **options: object) -> None:
         names.append(name)
         run(name, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_launch, "_run", note)
+    monkeypatch.setattr(launch, "_run", note)
     return names
 
 
@@ -113,7 +113,10 @@ def test_asking_for_a_numba_that_fails_to_import_says_so(broken_numba: None) -> 
 
 
 def test_bfloat16_kernels_compile_where_the_compiler_cannot_round(tmp_path: Path) -> None:
-    code = "from regionnorm.ops import _numba as n; n.compile_kernel('planes_pixel_forward', 1)"
+    code = (
+        "from regionnorm.ops.cpu.kernels.compiled import compile_kernel\n"
+        "compile_kernel('planes_pixel_forward', True)"
+    )
     # Such a processor has no instruction for it, whatever the one that runs the test has.
     settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     process = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, check=False)

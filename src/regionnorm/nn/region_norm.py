@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
-from regionnorm.ops._plain import Regions, pixel_maps, spatial_response, spread
 from regionnorm.ops.moments import (
     Moments,
     find_regions,
@@ -17,6 +16,7 @@ from regionnorm.ops.moments import (
     region_moments,
     several_processes,
 )
+from regionnorm.ops.plain import Regions, pixel_maps, spatial_response, spread
 from regionnorm.ops.region_norm import parse_stats
 
 __all__ = ["LearnableRegionNorm2d", "RegionLayer", "RegionNorm2d", "resize_mask"]

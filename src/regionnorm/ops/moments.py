@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from regionnorm.ops._plain import Regions, region_sums, regions_of, spread
+from regionnorm.ops.plain import Regions, region_sums, regions_of, spread
 from regionnorm.ops.region_norm import region_labels
 
 __all__ = [

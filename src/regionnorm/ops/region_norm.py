@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _cpu, _gpu, _plain
+from regionnorm.ops import plain
 from regionnorm.ops.backend import HAS_NUMBA, HAS_TRITON, current_backend, numba_works
+from regionnorm.ops.cpu import autograd as cpu
+from regionnorm.ops.gpu import autograd as gpu
+from regionnorm.ops.gpu import launch as gpu_launch
 
 __all__ = [
     "channel_mean_max",
@@ -199,29 +202,28 @@ def channel_mean_max(x: Tensor) -> Tensor:
 def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> Any:
     """The module whose kernels fit the device, the types and the regions, else the plain path."""
     if current_backend() == "plain" or not x.numel():
-        return _plain
+        return plain
     on_cpu = x.device.type == "cpu"
     if on_cpu:
-        fits = HAS_NUMBA and x.dtype in CPU_DTYPES and num_regions <= _cpu.MAX_REGIONS
+        fits = HAS_NUMBA and x.dtype in CPU_DTYPES and num_regions <= cpu.MAX_REGIONS
     else:
-        fits = HAS_TRITON and _gpu.supports(x, num_regions, kind)
+        fits = HAS_TRITON and gpu_launch.supports(x, num_regions, kind)
     if not fits:
-        return _plain
-    module = _cpu if on_cpu else _gpu
+        return plain
+    module = cpu if on_cpu else gpu
     if torch.compiler.is_compiling():
-        if _is_exporting() or not (numba_works() if on_cpu else _gpu.works(x.device, x.dtype)):
-            return _plain
-        return module
-    given = [x, *(other for other in others if other is not None)]
-    visible = (
-        any(type(tensor) not in PLAIN_TYPES or tensor.device != x.device for tensor in given)
-        or _is_tracing()
-        or torch.onnx.is_in_onnx_export()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
-    if visible or not (numba_works() if on_cpu else _gpu.works(x.device, x.dtype)):
-        return _plain
+        visible = _is_exporting()
+    else:
+        given = [x, *(other for other in others if other is not None)]
+        visible = (
+            any(type(tensor) not in PLAIN_TYPES or tensor.device != x.device for tensor in given)
+            or _is_tracing()
+            or torch.onnx.is_in_onnx_export()
+            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch.autograd.forward_ad._current_level >= 0
+        )
+    if visible or not (numba_works() if on_cpu else gpu_launch.works(x.device, x.dtype)):
+        return plain
     return module
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _launch, _library, _plain
+from regionnorm.ops import plain
+from regionnorm.ops.cpu import launch, operators
+from regionnorm.ops.second_order import gradients_again, in_dtype_of
 
 __all__ = [
     "MAX_REGIONS",
@@ -36,7 +38,7 @@ def region_norm(
     eps: float,
     relu: bool,
 ) -> Tensor:
-    """As :func:`regionnorm.ops._plain.region_norm`."""
+    """As :func:`regionnorm.ops.plain.region_norm`."""
     tensors = (x, _bytes(labels), weight, bias)
     return _call("region_norm", tensors, (num_regions, *groups, eps, relu))
 
@@ -51,7 +53,7 @@ def region_norm_per_pixel(
     eps: float,
     relu: bool,
 ) -> Tensor:
-    """As :func:`regionnorm.ops._plain.region_norm_per_pixel`."""
+    """As :func:`regionnorm.ops.plain.region_norm_per_pixel`."""
     tensors = (x, _bytes(labels), scale, shift)
     return _call("per_pixel", tensors, (*groups, eps, relu))
 
@@ -67,14 +69,14 @@ def learnable_region_norm(
     eps: float,
     relu: bool,
 ) -> Tensor:
-    """As :func:`regionnorm.ops._plain.learnable_region_norm`."""
+    """As :func:`regionnorm.ops.plain.learnable_region_norm`."""
     tensors = (x, response_weight, affine_weight, affine_bias)
     options = (threshold, *groups, eps, relu)
     return _call("learnable", tensors, options)
 
 
 def channel_mean_max(x: Tensor) -> Tensor:
-    """As :func:`regionnorm.ops._plain.channel_mean_max`."""
+    """As :func:`regionnorm.ops.plain.channel_mean_max`."""
     return _call("mean_max", (x,), ()).to(x.dtype)
 
 
@@ -85,11 +87,11 @@ def _bytes(labels: Tensor) -> Tensor:
 def _call(name: str, tensors: tuple[Tensor | None, ...], options: tuple[Any, ...]) -> Tensor:
     """Run the custom operator, the autograd function, or the bare kernels."""
     if torch.compiler.is_compiling():
-        outputs = _library.OPERATORS[name](*tensors, *options)
+        outputs = operators.OPERATORS[name](*tensors, *options)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         outputs = FUNCTIONS[name].apply(*tensors, options)
     else:
-        outputs = _library.IMPLEMENTATIONS[name](*tensors, *options)
+        outputs = operators.IMPLEMENTATIONS[name](*tensors, *options)
     result: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
     return result
 
@@ -107,7 +109,7 @@ class RegionNorm(torch.autograd.Function):
         options: tuple[Any, ...],
     ) -> Tensor:
         """Normalise by regions."""
-        out, stats = _launch.affine_forward(x, labels, weight, bias, *options)
+        out, stats = launch.affine_forward(x, labels, weight, bias, *options)
         ctx.save_for_backward(x, labels, weight, bias, stats)
         ctx.options = options
         return out
@@ -118,7 +120,7 @@ class RegionNorm(torch.autograd.Function):
         x, labels, weight, bias, stats = ctx.saved_tensors
         if torch.is_grad_enabled():
             regions, kind, num_groups, eps, relu = ctx.options
-            result = _plain.region_norm(
+            result = plain.region_norm(
                 x,
                 labels,
                 weight,
@@ -128,10 +130,10 @@ class RegionNorm(torch.autograd.Function):
                 eps=eps,
                 relu=relu,
             )
-            dx, dweight, dbias = _second_order(result, (x, weight, bias), grad)
+            dx, dweight, dbias = gradients_again(result, (x, weight, bias), grad)
             return dx, None, dweight, dbias, None
-        dx, affine = _launch.affine_backward(grad, x, labels, stats, weight, bias, *ctx.options)
-        return dx, None, _as(affine[0], weight), _as(affine[1], bias), None
+        dx, affine = launch.affine_backward(grad, x, labels, stats, weight, bias, *ctx.options)
+        return dx, None, in_dtype_of(affine[0], weight), in_dtype_of(affine[1], bias), None
 
 
 class RegionNormPerPixel(torch.autograd.Function):
@@ -147,7 +149,7 @@ class RegionNormPerPixel(torch.autograd.Function):
         options: tuple[Any, ...],
     ) -> Tensor:
         """Normalise by regions, then scale and shift pixels."""
-        out, stats = _launch.pixel_forward(x, labels, scale, shift, *options)
+        out, stats = launch.pixel_forward(x, labels, scale, shift, *options)
         ctx.save_for_backward(x, labels, scale, shift, stats)
         ctx.options = options
         return out
@@ -158,13 +160,13 @@ class RegionNormPerPixel(torch.autograd.Function):
         x, labels, scale, shift, stats = ctx.saved_tensors
         if torch.is_grad_enabled():
             kind, num_groups, eps, relu = ctx.options
-            result = _plain.region_norm_per_pixel(
+            result = plain.region_norm_per_pixel(
                 x, labels, scale, shift, groups=(kind, num_groups), eps=eps, relu=relu
             )
-            dx, dscale, dshift = _second_order(result, (x, scale, shift), grad)
+            dx, dscale, dshift = gradients_again(result, (x, scale, shift), grad)
             return dx, None, dscale, dshift, None
-        dx, maps = _launch.pixel_backward(grad, x, labels, stats, scale, shift, *ctx.options)
-        return dx, None, _as(maps[:, :1], scale), _as(maps[:, 1:], shift), None
+        dx, maps = launch.pixel_backward(grad, x, labels, stats, scale, shift, *ctx.options)
+        return dx, None, in_dtype_of(maps[:, :1], scale), in_dtype_of(maps[:, 1:], shift), None
 
 
 class LearnableRegionNorm(torch.autograd.Function):
@@ -180,7 +182,7 @@ class LearnableRegionNorm(torch.autograd.Function):
         options: tuple[Any, ...],
     ) -> Tensor:
         """Find the regions, normalise by them, then scale and shift pixels."""
-        out, *saved = _launch.learned_forward(x, first, second, bias, *options)
+        out, *saved = launch.learned_forward(x, first, second, bias, *options)
         ctx.save_for_backward(x, first, second, bias, *saved)
         ctx.options = options
         return out
@@ -191,16 +193,16 @@ class LearnableRegionNorm(torch.autograd.Function):
         inputs = ctx.saved_tensors[:4]
         if torch.is_grad_enabled():
             threshold, kind, num_groups, eps, relu = ctx.options
-            result = _plain.learnable_region_norm(
+            result = plain.learnable_region_norm(
                 *inputs,
                 threshold=threshold,
                 groups=(kind, num_groups),
                 eps=eps,
                 relu=relu,
             )
-            return *_second_order(result, inputs, grad), None
-        found = _launch.learned_backward(grad, *ctx.saved_tensors, *ctx.options)
-        return *map(_as, found, inputs), None
+            return *gradients_again(result, inputs, grad), None
+        found = launch.learned_backward(grad, *ctx.saved_tensors, *ctx.options)
+        return *map(in_dtype_of, found, inputs), None
 
 
 class ChannelMeanMax(torch.autograd.Function):
@@ -209,7 +211,7 @@ class ChannelMeanMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, options: tuple[Any, ...]) -> Tensor:
         """Mean and maximum over the channels, in float32."""
-        result = _launch.mean_max(x)
+        result = launch.mean_max(x)
         ctx.save_for_backward(x, result)
         return result
 
@@ -218,8 +220,8 @@ class ChannelMeanMax(torch.autograd.Function):
         """Gradient of x."""
         x, result = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_second_order(_plain.channel_mean_max(x).to(grad.dtype), (x,), grad), None
-        return _launch.mean_max_backward(grad, x, result), None
+            return *gradients_again(plain.channel_mean_max(x).to(grad.dtype), (x,), grad), None
+        return launch.mean_max_backward(grad, x, result), None
 
 
 FUNCTIONS: dict[str, Any] = {
@@ -228,18 +230,3 @@ FUNCTIONS: dict[str, Any] = {
     "learnable": LearnableRegionNorm,
     "mean_max": ChannelMeanMax,
 }
-
-
-def _as(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else gradient.to(parameter.dtype)
-
-
-def _second_order(
-    result: Tensor, inputs: tuple[Tensor | None, ...], grad: Tensor
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again: those of the plain implementation."""
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
-    return [
-        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
-    ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regionnorm.ops._threads import run_on_threads
+from regionnorm.ops.cpu.threads import run_on_threads
 
 __all__ = [
     "affine_backward",
@@ -35,9 +35,9 @@ Slots = ctypes.c_int64 * 23
 @functools.cache
 def _address(name: str, bfloat16: bool) -> int:
     """Address of a kernel. numba is imported here, at the first call, because that takes time."""
-    from regionnorm.ops import _numba
+    from regionnorm.ops.cpu.kernels.compiled import compile_kernel
 
-    return _numba.compile_kernel(name, bfloat16)
+    return compile_kernel(name, bfloat16)
 
 
 @functools.cache
@@ -72,7 +72,7 @@ def _run(
     chunk: int = 0,
     pixel_step: int = 0,
 ) -> None:
-    """Run a kernel over all its tasks. The order of the slots is that of ``_numba``.
+    """Run a kernel over all its tasks. The order of the slots is that of ``kernels.language``.
 
     ``like`` gives the sizes, the element type and the amount of work.
     """

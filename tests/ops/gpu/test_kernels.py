@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from regionnorm.ops import _gpu, _plain
+from regionnorm.ops import plain
+from regionnorm.ops.gpu import autograd, launch
 
 Call = Callable[..., Any]
 DEVICES = ["interpreter", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -124,7 +125,7 @@ def assert_agrees(
         for i, tensor in enumerate(tensors)
     ]
     inputs = [t.requires_grad_() for i, t in enumerate(reference) if t is not None and i != fixed]
-    expected = getattr(_plain, operation)(*reference, **given)
+    expected = getattr(plain, operation)(*reference, **given)
     x = tensors[0]
     assert x is not None
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).to(x.dtype)
@@ -278,7 +279,7 @@ def test_second_derivatives_are_those_of_the_plain_path(kernels: Call) -> None:
     given = {"num_regions": 2, **options(relu=False)}
     x, labels, weight, bias = tensors[0].double(), *tensors[1:]
     x.requires_grad_()
-    result = _plain.region_norm(x, labels, weight.double(), bias.double(), **given)
+    result = plain.region_norm(x, labels, weight.double(), bias.double(), **given)
     (first,) = torch.autograd.grad(result.pow(3).sum(), x, create_graph=True)
     (expected,) = torch.autograd.grad(first.square().sum(), x)
     assert relative_error(kernels("second_derivative", tensors, given), expected) < 1e-4
@@ -306,14 +307,14 @@ def test_features_on_a_gpu_choose_the_kernels_where_they_fit(
     kernels = importlib.import_module("regionnorm.ops.region_norm")._kernels
     with FakeTensorMode():
         x = torch.empty(1, 4, 8, 8, device="cuda")
-    assert kernels(2, "instance", x) is _plain  # a tensor that only looks like one on a GPU
+    assert kernels(2, "instance", x) is plain  # a tensor that only looks like one on a GPU
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(_gpu, "works", lambda *_: False)
-    assert kernels(2, "instance", x) is _plain
-    monkeypatch.setattr(_gpu, "works", lambda *_: True)
-    assert kernels(2, "instance", x) is kernels(2, "batch", x.half()) is _gpu
+    monkeypatch.setattr(launch, "works", lambda *_: False)
+    assert kernels(2, "instance", x) is plain
+    monkeypatch.setattr(launch, "works", lambda *_: True)
+    assert kernels(2, "instance", x) is kernels(2, "batch", x.half()) is autograd
     for others in ((3, "instance", x), (2, "layer", x), (2, "instance", x.double())):
-        assert kernels(*others) is _plain
+        assert kernels(*others) is plain
 
 
 def test_a_gpu_on_which_no_kernel_runs_gets_the_plain_path_and_one_warning(
@@ -322,13 +323,13 @@ def test_a_gpu_on_which_no_kernel_runs_gets_the_plain_path_and_one_warning(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
 
-    _gpu._works.cache_clear()
+    launch._works.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    monkeypatch.setattr(_gpu, "_run", fail)
+    monkeypatch.setattr(launch, "_run", fail)
     with pytest.warns(UserWarning, match=r"do not run here.*: Failed to find C compiler\.$"):
-        assert not _gpu.works(torch.device("cpu"), torch.float32)
-    assert not _gpu.works(torch.device("cpu"), torch.float32)
-    _gpu._works.cache_clear()
+        assert not launch.works(torch.device("cpu"), torch.float32)
+    assert not launch.works(torch.device("cpu"), torch.float32)
+    launch._works.cache_clear()
 
 
 if torch.cuda.is_available():
@@ -337,7 +338,7 @@ if torch.cuda.is_available():
         if kernels.device == "cuda":  # type: ignore[attr-defined]
             x, labels = features(2, 4, 8, 8), random_labels(2, 64).view(2, 1, 8, 8)
             found, names = kernels("through_public_function", x, labels)
-            expected = _plain.region_norm(
+            expected = plain.region_norm(
                 x.double(), labels.flatten(1), None, None, num_regions=2, **options(relu=False)
             )
             assert relative_error(found, expected) < 2e-6

@@ -1,8 +1,7 @@
-"""The operations on the GPU kernels: launches, autograd, and custom operators for torch.compile.
+"""Calls of the GPU kernels: tensors in, tensors out, without derivatives.
 
 Features that are contiguous or channels-last are read and written as they are; others are made
-contiguous first. As on the CPU, eager mode calls the kernels directly and ``torch.compile`` sees
-custom operators.
+contiguous first.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _plain
 from regionnorm.ops.backend import constant_when_compiled
 
 __all__ = [
-    "channel_mean_max",
-    "learnable_region_norm",
-    "region_norm",
-    "region_norm_per_pixel",
+    "Options",
+    "arrange",
+    "backward",
+    "forward",
+    "mean_max",
+    "mean_max_backward",
     "supports",
     "works",
 ]
@@ -37,9 +37,6 @@ ENOUGH_PROGRAMS = 1 << 10  # programs that keep the largest GPU busy
 MAX_SPAN = (1 << 31) - 1  # values that a tile reaches over: the kernels count them in int32
 
 Options = tuple[str, float, bool, bool]  # kind of statistics, eps, ReLU, parameters of each pixel
-
-
-# --- Public part ----------------------------------------------------------------------------------
 
 
 def supports(x: Tensor, num_regions: int = 2, kind: str = "instance") -> bool:
@@ -59,7 +56,7 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
     if torch.cuda.get_device_capability(device) < ((8, 0) if dtype == torch.bfloat16 else (7, 0)):
         return False
     try:
-        _mean_max(torch.zeros(1, 1, 1, 1, dtype=dtype, device=device))
+        mean_max(torch.zeros(1, 1, 1, 1, dtype=dtype, device=device))
     except Exception as error:  # of many kinds, from the compiler, the linker and the driver
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         warnings.warn(
@@ -67,80 +64,6 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
         )
         return False
     return True
-
-
-def region_norm(
-    x: Tensor,
-    labels: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    *,
-    num_regions: int,
-    groups: tuple[str, int],
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """As :func:`regionnorm.ops._plain.region_norm`, for two regions."""
-    return _apply(x, labels, weight, bias, (groups[0], eps, relu, False))
-
-
-def region_norm_per_pixel(
-    x: Tensor,
-    labels: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    *,
-    groups: tuple[str, int],
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """As :func:`regionnorm.ops._plain.region_norm_per_pixel`."""
-    return _apply(x, labels, scale, shift, (groups[0], eps, relu, True))
-
-
-def learnable_region_norm(
-    x: Tensor,
-    response_weight: Tensor,
-    affine_weight: Tensor,
-    affine_bias: Tensor,
-    *,
-    threshold: float,
-    groups: tuple[str, int],
-    eps: float,
-    relu: bool,
-) -> Tensor:
-    """As :func:`regionnorm.ops._plain.learnable_region_norm`, with cuDNN's convolutions."""
-    response = _plain.spatial_response(channel_mean_max(x), response_weight)
-    labels = (response.detach() > threshold).flatten(1)
-    gamma, beta = _plain.pixel_maps(response, affine_weight, affine_bias)
-    return region_norm_per_pixel(x, labels, 1 + gamma, beta, groups=groups, eps=eps, relu=relu)
-
-
-def channel_mean_max(x: Tensor) -> Tensor:
-    """As :func:`regionnorm.ops._plain.channel_mean_max`."""
-    if torch.compiler.is_compiling():
-        result: Tensor = _mean_max_op(x)
-    elif torch.is_grad_enabled() and x.requires_grad:
-        result = ChannelMeanMax.apply(x)  # type: ignore[no-untyped-call]
-    else:
-        result = _mean_max(x)
-    return result.to(x.dtype)
-
-
-def _apply(
-    x: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None, options: Options
-) -> Tensor:
-    labels = labels.view(torch.uint8) if labels.dtype == torch.bool else labels.to(torch.uint8)
-    if torch.compiler.is_compiling():
-        result: Tensor = _forward_op(x, labels, weight, bias, *options)[0]
-        return result
-    given = (x, weight, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        applied: Tensor = RegionNorm.apply(  # type: ignore[no-untyped-call]
-            x, labels, weight, bias, options
-        )
-        return applied
-    return _forward(x, labels, weight, bias, *options)[0]
 
 
 # --- Tiles and launches ---------------------------------------------------------------------------
@@ -209,16 +132,16 @@ def _channel_chunks(samples: int, channels: int, length: int) -> Tiles:
 @functools.cache
 def _kernel(name: str) -> Any:
     """A kernel. Triton is imported here, at the first call, because that takes time."""
-    from regionnorm.ops import _triton
+    from regionnorm.ops.gpu import kernels
 
-    return getattr(_triton, name)
+    return getattr(kernels, name)
 
 
 def _run(name: str, programs: int, *arguments: Any, **options: Any) -> None:
     _kernel(name)[(programs,)](*arguments, **options)
 
 
-def _arrange(x: Tensor) -> tuple[Tensor, bool]:
+def arrange(x: Tensor) -> tuple[Tensor, bool]:
     """Dense features, and whether the channels come last."""
     if x.is_contiguous():
         return x, False
@@ -257,7 +180,7 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 def _inputs(
     x: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None, pixel: bool
 ) -> Inputs:
-    x, last = _arrange(x)
+    x, last = arrange(x)
     step = 0 if labels.shape[0] == 1 else labels.shape[1]
     (weight, weight_step), (bias, bias_step) = _dense(weight, pixel), _dense(bias, pixel)
     steps = (step, weight_step, bias_step)
@@ -275,7 +198,7 @@ def _dense(values: Tensor | None, pixel: bool) -> tuple[Tensor | None, int]:
     return values, values.stride(0)
 
 
-def _forward(
+def forward(
     x: Tensor,
     labels: Tensor,
     weight: Tensor | None,
@@ -341,7 +264,7 @@ def _combine(name: str, groups: int, channels: int, rows: int, given: tuple[Any,
     _run(name, groups * _ceil(channels, block["BLOCK_C"]) * 2, *given, **block, num_warps=4)
 
 
-def _backward(
+def backward(
     grad: Tensor,
     x: Tensor,
     labels: Tensor,
@@ -421,9 +344,9 @@ def _format(last: bool) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _mean_max(x: Tensor) -> Tensor:
+def mean_max(x: Tensor) -> Tensor:
     """Mean and maximum in float32 ``[N, 2, H, W]``, in which a maximum stays exact."""
-    x, last = _arrange(x)
+    x, last = arrange(x)
     samples, channels, length = _sizes(x)
     out = x.new_empty((samples, 2, *x.shape[2:]), dtype=torch.float32)
     tiles = _channel_chunks(samples, channels, length)
@@ -433,8 +356,9 @@ def _mean_max(x: Tensor) -> Tensor:
     return out
 
 
-def _mean_max_backward(grad: Tensor, x: Tensor, result: Tensor) -> Tensor:
-    x, last = _arrange(x)
+def mean_max_backward(grad: Tensor, x: Tensor, result: Tensor) -> Tensor:
+    """Gradient of x, shared equally among equal maxima."""
+    x, last = arrange(x)
     samples, channels, length = _sizes(x)
     out = torch.empty_like(x)
     tiles = _channel_chunks(samples, channels, length)
@@ -443,163 +367,3 @@ def _mean_max_backward(grad: Tensor, x: Tensor, result: Tensor) -> Tensor:
     with _on_device(x):
         _run("mean_max_backward", programs, *given, **tiles.options(LAST=last))
     return out
-
-
-# --- Autograd -------------------------------------------------------------------------------------
-
-
-class RegionNorm(torch.autograd.Function):
-    """Saves its inputs, the labels and the statistics; all else is computed again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, labels: Tensor, weight: Any, bias: Any, options: Options
-    ) -> Tensor:
-        """Normalise by regions."""
-        out, stats = _forward(x, labels, weight, bias, *options)
-        ctx.save_for_backward(x, labels, stats, weight, bias)
-        ctx.options = options
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias; second derivatives come from the plain path."""
-        x, labels, stats, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            result = _plain_result(x, labels, weight, bias, ctx.options)
-            dx, dweight, dbias = _gradients(result, (x, weight, bias), grad)
-            return dx, None, dweight, dbias, None
-        dx, parameters = _backward(grad, x, labels, stats, weight, bias, *ctx.options)
-        return dx, None, *_split(parameters, weight, bias, ctx.options), None
-
-
-def _plain_result(x: Tensor, labels: Tensor, weight: Any, bias: Any, options: Options) -> Tensor:
-    kind, eps, relu, pixel = options
-    common: dict[str, Any] = {"groups": (kind, 1), "eps": eps, "relu": relu}
-    if pixel:
-        return _plain.region_norm_per_pixel(x, labels, weight, bias, **common)
-    return _plain.region_norm(x, labels, weight, bias, num_regions=2, **common)
-
-
-def _gradients(
-    result: Tensor, inputs: tuple[Tensor | None, ...], grad: Tensor
-) -> list[Tensor | None]:
-    """Differentiable gradients of ``result``; None for inputs that take none."""
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
-    return [
-        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
-    ]
-
-
-def _split(
-    gradients: Tensor, weight: Tensor | None, bias: Tensor | None, options: Options
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of weight and bias in their types, from those of both."""
-    pixel = options[3]
-    of_weight, of_bias = (
-        (gradients[:, :1], gradients[:, 1:]) if pixel else (gradients[0], gradients[1])
-    )
-    return (
-        None if weight is None else of_weight.to(weight.dtype),
-        None if bias is None else of_bias.to(bias.dtype),
-    )
-
-
-class ChannelMeanMax(torch.autograd.Function):
-    """Saves its input and its result, from which the places of the maxima are found again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Mean and maximum over the channels."""
-        result = _mean_max(x)
-        ctx.save_for_backward(x, result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor | None:
-        """Gradient of x; second derivatives come from the plain path."""
-        x, result = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _gradients(_plain.channel_mean_max(x).float(), (x,), grad)[0]
-        return _mean_max_backward(grad, x, result)
-
-
-# --- Custom operators for torch.compile -----------------------------------------------------------
-
-_OPTIONS = "Tensor? weight, Tensor? bias, str kind, float eps, bool relu, bool pixel"
-
-_forward_op = torch.library.custom_op(
-    "regionnorm::gpu_forward",
-    _forward,
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor labels, {_OPTIONS}) -> (Tensor, Tensor)",
-)
-_backward_op = torch.library.custom_op(
-    "regionnorm::gpu_backward",
-    _backward,
-    mutates_args=(),
-    schema=f"(Tensor grad, Tensor x, Tensor labels, Tensor stats, {_OPTIONS}) -> (Tensor, Tensor)",
-)
-_mean_max_op = torch.library.custom_op(
-    "regionnorm::gpu_mean_max", _mean_max, mutates_args=(), schema="(Tensor x) -> Tensor"
-)
-_mean_max_backward_op = torch.library.custom_op(
-    "regionnorm::gpu_mean_max_backward",
-    _mean_max_backward,
-    mutates_args=(),
-    schema="(Tensor grad, Tensor x, Tensor result) -> Tensor",
-)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(_arrange(x)[0])
-
-
-@_forward_op.register_fake
-def _fake_forward(x: Tensor, labels: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _like(x), x.new_empty((4, x.shape[0], 2, x.shape[1]), dtype=torch.float32)
-
-
-@_backward_op.register_fake
-def _fake_backward(
-    grad: Tensor, x: Tensor, labels: Any, stats: Any, weight: Any, bias: Any, *options: Any
-) -> tuple[Tensor, Tensor]:
-    shape = (x.shape[0], 2, *x.shape[2:]) if options[3] else (2, 2, x.shape[1])
-    return _like(x), x.new_empty(shape, dtype=torch.float32)
-
-
-@_mean_max_op.register_fake
-def _fake_mean_max(x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], 2, *x.shape[2:]), dtype=torch.float32)
-
-
-@_mean_max_backward_op.register_fake
-def _fake_mean_max_backward(grad: Tensor, x: Tensor, result: Tensor) -> Tensor:
-    return _like(x)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keep what the backward operator takes: x, labels, statistics, two parameters, options."""
-    x, labels, weight, bias, *options = inputs
-    ctx.save_for_backward(x, labels, output[1], weight, bias)
-    ctx.options = options
-
-
-def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    saved = ctx.saved_tensors
-    dx, parameters = _backward_op(grad, *saved, *ctx.options)
-    of_parameters = _split(parameters, saved[3], saved[4], ctx.options)
-    return dx, None, *of_parameters, *(None for _ in ctx.options)
-
-
-def _save_mean_max(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs, output)
-
-
-def _differentiate_mean_max(ctx: Any, grad: Tensor) -> Any:
-    return _mean_max_backward_op(grad, *ctx.saved_tensors)
-
-
-_forward_op.register_autograd(_differentiate, setup_context=_save)
-_mean_max_op.register_autograd(_differentiate_mean_max, setup_context=_save_mean_max)

@@ -19,7 +19,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _gpu, region_norm
+from regionnorm.ops import region_norm
+from regionnorm.ops.gpu import autograd, launch, operators
 
 DEVICE = sys.argv[1]
 
@@ -32,7 +33,7 @@ def differentiate(
     grad: Tensor,
     limits: dict[str, int],
 ) -> tuple[list[Tensor | None], list[int]]:
-    """Result and gradients of an operation of ``_gpu``, and the sizes of what it saves.
+    """Result and gradients of an operation of ``autograd``, and the sizes of what it saves.
 
     Tensors differentiated are all but the one at ``fixed`` (the labels).
     """
@@ -49,9 +50,9 @@ def differentiate(
         saved.append(0 if any(tensor is other for other in inputs) else tensor.numel())
         return tensor
 
-    with mock.patch.dict(vars(_gpu), limits):
+    with mock.patch.dict(vars(launch), limits):
         with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-            result = getattr(_gpu, operation)(*moved, **options)
+            result = getattr(autograd, operation)(*moved, **options)
         result.backward(grad.to(device))
     found = [result.detach(), *(tensor.grad for tensor in inputs)]
     return [None if tensor is None else tensor.cpu() for tensor in found], saved
@@ -62,7 +63,7 @@ def second_derivative(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> T
     device = "cuda" if DEVICE == "cuda" else "cpu"
     x, labels, weight, bias = (tensor.to(device) for tensor in tensors)
     x.requires_grad_()
-    result = _gpu.region_norm(x, labels, weight, bias, **options)
+    result = autograd.region_norm(x, labels, weight, bias, **options)
     (first,) = torch.autograd.grad(result.pow(3).sum(), x, create_graph=True)
     return torch.autograd.grad(first.square().sum(), x)[0].cpu()
 
@@ -70,16 +71,16 @@ def second_derivative(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> T
 def check_operators(tensors: tuple[Tensor, ...]) -> dict[str, str]:
     """What PyTorch's own check says of the custom operators that torch.compile sees."""
     x, labels, weight, bias = tensors
-    stats = _gpu._forward(x, labels, weight, bias, "instance", 1e-5, True, False)[1]
-    result = _gpu._mean_max(x)
+    stats = launch.forward(x, labels, weight, bias, "instance", 1e-5, True, False)[1]
+    result = launch.mean_max(x)
     options = ("instance", 1e-5, True, False)
     leaf = x.clone().requires_grad_()
     found: dict[str, str] = {}
     for operator, arguments in (
-        (_gpu._forward_op, (leaf, labels, weight, bias, *options)),
-        (_gpu._backward_op, (x, x, labels, stats, weight, bias, *options)),
-        (_gpu._mean_max_op, (leaf,)),
-        (_gpu._mean_max_backward_op, (result, x, result)),
+        (operators.forward_op, (leaf, labels, weight, bias, *options)),
+        (operators.backward_op, (x, x, labels, stats, weight, bias, *options)),
+        (operators.mean_max_op, (leaf,)),
+        (operators.mean_max_backward_op, (result, x, result)),
     ):
         found |= {
             f"{operator}: {check}": answer
@@ -91,13 +92,13 @@ def check_operators(tensors: tuple[Tensor, ...]) -> dict[str, str]:
 def through_public_function(x: Tensor, mask: Tensor) -> tuple[Tensor, list[str]]:
     """Result of ``region_norm`` as users call it, and the names of the kernels that ran."""
     names: list[str] = []
-    run = _gpu._run
+    run = launch._run
 
     def note(name: str, *arguments: Any, **options: Any) -> None:
         names.append(name)
         run(name, *arguments, **options)
 
-    with mock.patch.object(_gpu, "_run", note):
+    with mock.patch.object(launch, "_run", note):
         return region_norm(x.cuda(), mask.cuda()).cpu(), names
 
 
@@ -117,7 +118,7 @@ def compile_kernels(capability: int, dtype: torch.dtype) -> set[str]:
         if run(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]:
             compiled.add(self.fn.__name__)
 
-    small = mock.patch.dict(vars(_gpu), {"PLANE_VALUES": 256, "TILE_VALUES": 128})
+    small = mock.patch.dict(vars(launch), {"PLANE_VALUES": 256, "TILE_VALUES": 128})
     with small, mock.patch.object(JITFunction, "run", only_compile):
         for size, last, kind, pixel in (
             (4, False, "instance", False),
@@ -129,10 +130,10 @@ def compile_kernels(capability: int, dtype: torch.dtype) -> set[str]:
             labels = torch.zeros(2, size * size, dtype=torch.uint8)
             weight = torch.zeros((2, 1, size, size) if pixel else (2, 16))
             given = (weight, weight, kind, 1e-5, True, pixel)
-            _, stats = _gpu._forward(x, labels, *given)
-            _gpu._backward(x, x, labels, stats, *given)
-        result = _gpu._mean_max(x)
-        _gpu._mean_max_backward(result, x, result)
+            _, stats = launch.forward(x, labels, *given)
+            launch.backward(x, x, labels, stats, *given)
+        result = launch.mean_max(x)
+        launch.mean_max_backward(result, x, result)
     return compiled
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from regionnorm import ops
-from regionnorm.ops import _library, _threads
 from regionnorm.ops.backend import backend
+from regionnorm.ops.cpu import operators as library
+from regionnorm.ops.cpu import threads as pools
 
 BFLOAT16 = 2.0**-8  # relative rounding error
 
@@ -225,7 +226,7 @@ def test_results_do_not_depend_on_threads(
     layout: str, pool: str, monkeypatch: pytest.MonkeyPatch, restore_threads: None
 ) -> None:
     if pool == "python":
-        monkeypatch.setattr(_threads, "_openmp_parallel", lambda: None)
+        monkeypatch.setattr(pools, "_openmp_parallel", lambda: None)
     x = arrange(torch.randn(3, 20, 41, 37), layout)
     torch.set_num_threads(1)
     expected = everything(x)
@@ -380,7 +381,7 @@ def test_operators_keep_the_rules_of_the_library(layout: str) -> None:
         ("mean_max", (x,)),
     ):
         torch.library.opcheck(
-            _library.OPERATORS[name].default,
+            library.OPERATORS[name].default,
             arguments,
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
         )
@@ -398,8 +399,8 @@ def test_a_compiler_is_told_the_layout_of_the_gradients_of_channels_last_weights
     first, second = (weight.contiguous(memory_format=layout) for weight in weights)
     options = (0.5, "instance", 1, 1e-5, False)
     bias = torch.randn(2)
-    _, *kept = _library.OPERATORS["learnable"](x, first, second, bias, *options)
+    _, *kept = library.OPERATORS["learnable"](x, first, second, bias, *options)
     arguments = (grad, x, first, second, bias, *kept, *options)
-    real = _library.IMPLEMENTATIONS["learnable_backward"](*arguments)
-    fake = _library.FAKES["learnable_backward"](*arguments)
+    real = library.IMPLEMENTATIONS["learnable_backward"](*arguments)
+    fake = library.FAKES["learnable_backward"](*arguments)
     assert [tensor.stride() for tensor in fake] == [tensor.stride() for tensor in real]

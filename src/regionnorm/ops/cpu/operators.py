@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops import _launch
+from regionnorm.ops.cpu import launch
+from regionnorm.ops.second_order import in_dtype_of
 
 __all__ = ["IMPLEMENTATIONS", "OPERATORS"]
 
@@ -36,17 +37,17 @@ SCHEMAS = {
 
 
 def _mean_max_backward(grad: Tensor, x: Tensor, result: Tensor) -> Tensor:
-    return _launch.mean_max_backward(grad, x, result)
+    return launch.mean_max_backward(grad, x, result)
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
-    "region_norm": _launch.affine_forward,
-    "region_norm_backward": _launch.affine_backward,
-    "per_pixel": _launch.pixel_forward,
-    "per_pixel_backward": _launch.pixel_backward,
-    "learnable": _launch.learned_forward,
-    "learnable_backward": _launch.learned_backward,
-    "mean_max": _launch.mean_max,
+    "region_norm": launch.affine_forward,
+    "region_norm_backward": launch.affine_backward,
+    "per_pixel": launch.pixel_forward,
+    "per_pixel_backward": launch.pixel_backward,
+    "learnable": launch.learned_forward,
+    "learnable_backward": launch.learned_backward,
+    "mean_max": launch.mean_max,
     "mean_max_backward": _mean_max_backward,
 }
 
@@ -107,14 +108,14 @@ def _save_labelled(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _affine_gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     dx, affine = OPERATORS["region_norm_backward"](grad, *saved, *ctx.options)
-    found = (dx, None, _as(affine[0], saved[3]), _as(affine[1], saved[4]))
+    found = (dx, None, in_dtype_of(affine[0], saved[3]), in_dtype_of(affine[1], saved[4]))
     return *found, *(None for _ in ctx.options)
 
 
 def _pixel_gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     dx, maps = OPERATORS["per_pixel_backward"](grad, *saved, *ctx.options)
-    found = (dx, None, _as(maps[:, :1], saved[3]), _as(maps[:, 1:], saved[4]))
+    found = (dx, None, in_dtype_of(maps[:, :1], saved[3]), in_dtype_of(maps[:, 1:], saved[4]))
     return *found, *(None for _ in ctx.options)
 
 
@@ -126,7 +127,7 @@ def _save_learned(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def _learned_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     found = OPERATORS["learnable_backward"](grad, *saved, *ctx.options)
-    return *map(_as, found, saved[:4]), *(None for _ in ctx.options)
+    return *map(in_dtype_of, found, saved[:4]), *(None for _ in ctx.options)
 
 
 def _save_mean_max(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -136,10 +137,6 @@ def _save_mean_max(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
 def _mean_max_gradient(ctx: Any, grad: Tensor) -> Tensor:
     result: Tensor = OPERATORS["mean_max_backward"](grad, *ctx.saved_tensors)
     return result
-
-
-def _as(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else gradient.to(parameter.dtype)
 
 
 DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

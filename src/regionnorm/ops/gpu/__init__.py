@@ -1,0 +1,1 @@
+"""The operations on GPUs, by kernels that Triton compiles."""
