@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -32,6 +36,30 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"device {str(device)!r} cannot be used on this machine; try 'cpu'"
         ) from error
     return chosen
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what would give tensors their initial values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        initial = getattr(func, "__module__", None) == "torch.nn.init"
+        if initial or func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Make networks without memory or values, on the meta device, to load weights into.
+
+    Initial values are left out: on the meta device PyTorch would load its compiler for them,
+    which takes a second.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

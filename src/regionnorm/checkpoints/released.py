@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from regionnorm.devices import pick_device
+from regionnorm.devices import pick_device, without_memory
 from regionnorm.models import InpaintingModel, create_model
 
 __all__ = ["from_released", "load_released"]
@@ -81,7 +81,7 @@ def from_released(state: Mapping[str, Tensor]) -> InpaintingModel:
     first = _take(theirs, "encoder_conv1.weight", pop=False)
     blocks = {name.split(".")[1] for name in theirs if name.startswith("middle.")}
     # Without memory of its own: what a file claims may be of any size.
-    with torch.device("meta"):
+    with without_memory():
         model = create_model(
             "rn", width=first.shape[0], blocks=len(blocks), stats="batch", eps_on="map"
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regionnorm._extras import require
 from regionnorm.checkpoints.released import load_released
-from regionnorm.devices import pick_device
+from regionnorm.devices import pick_device, without_memory
 from regionnorm.files.whole import atomic_path
 from regionnorm.models import InpaintingModel, create_model
 
@@ -162,7 +162,7 @@ def _described(
                 f"but its {len(shapes)} tensors have sides of at most {most}"
             )
     try:
-        with torch.device("meta"):
+        with without_memory():
             model = create_model(name, **options)
     except Exception as error:  # options of any type and value raise nearly anything
         raise ValueError(f"{path} describes no network: {error}") from error

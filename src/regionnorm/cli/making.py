@@ -69,15 +69,15 @@ def models() -> None:
     Example:
       regionnorm models
     """
-    import torch
     from rich import box
     from rich.table import Table
 
+    from regionnorm.devices import without_memory
     from regionnorm.models import create_model, describe_model, list_models
 
     table = Table("name", "parameters", "statistics", "description", box=box.SIMPLE)
     for name in list_models():
-        with torch.device("meta"):  # counts without allocating or initialising
+        with without_memory():  # counts without allocating or initialising
             model = create_model(name)
         count = sum(parameter.numel() for parameter in model.parameters())
         stats = {str(m.stats) for m in model.modules() if hasattr(m, "stats")}

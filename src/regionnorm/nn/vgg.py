@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regionnorm.devices import without_memory
 from regionnorm.nn.convolution import PaddedConv2d
 
 __all__ = ["PERCEPTUAL_LAYERS", "STYLE_LAYERS", "VGGFeatures", "find_vgg19", "load_vgg19"]
@@ -128,7 +129,7 @@ def load_vgg19(path: str | os.PathLike[str] | None = None, *, layers: Sequence[s
     state = _read_state(file)
     renamed, padding_mode = _rename_state(state, needed, file)
     # On the meta device: no time or random numbers are spent on weights to be replaced.
-    with torch.device("meta"):
+    with without_memory():
         features = VGGFeatures(layers, padding_mode=padding_mode)
     try:
         features.load_state_dict(renamed, assign=True)
