@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import regionnorm as rn
 from regionnorm import ops
-from regionnorm.filling.texture import wants_texture
+from regionnorm.checkpoints import save_weights
 from regionnorm.ops import backend as backends
 from regionnorm.ops.backend import backend, current_backend, set_backend
 from regionnorm.ops.cpu import launch
@@ -100,10 +101,17 @@ def test_compiled_code_does_without_a_numba_that_fails_to_import(
 
 
 @pytest.mark.filterwarnings("ignore:regionnorm runs without numba")
-def test_fills_do_without_a_numba_that_fails_to_import(broken_numba: None) -> None:
-    assert not wants_texture(None)
+def test_fills_do_without_a_numba_that_fails_to_import(broken_numba: None, tmp_path: Path) -> None:
+    photo = torch.randint(256, (60, 60, 3), dtype=torch.uint8).numpy()
+    hole = torch.zeros(60, 60, dtype=torch.bool).numpy()
+    hole[10:50, 10:50] = True
+    network = rn.create_model("rn", width=4, blocks=1)
+    save_weights(network, tmp_path / "small.safetensors")
+    inpainter = rn.Inpainter(tmp_path / "small.safetensors", device="cpu")
+    alone = inpainter(photo, hole, method="network")
+    assert inpainter(photo, hole).tobytes() == alone.tobytes()
     with pytest.raises(ImportError, match=r"fails to import \(Numba needs NumPy 2.3 or less\)"):
-        wants_texture(True)
+        rn.Inpainter(method="exemplar")
 
 
 @pytest.mark.filterwarnings("ignore:regionnorm runs without numba")
