@@ -98,7 +98,7 @@ def test_features_neither_vanish_nor_explode_at_the_start(name: str) -> None:
     seen: list[float] = []
     for part in (model.coarse_decoder, model.refine_decoder):
         part.output.register_forward_pre_hook(lambda m, x: seen.append(x[0].std().item()))
-    model(*example())
+    model(*example(64))
     assert len(seen) == 2
     assert all(0.05 < value < 20 for value in seen)
 
