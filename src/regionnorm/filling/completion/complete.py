@@ -35,7 +35,7 @@ _LEAST_KNOWN = 0.25  # share of that copy that has to be known
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
-_TONE_HALVINGS, _TONE_BLURS = 3, 4  # what counts as a tone
+_TONE_BLURS = 4  # on half the copy on which the structure is decided
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -181,15 +181,15 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     filled[hole] += correction(pixels, hole, down, right, _KEEP)
     if painted:
         box = bounding_window(hole).grow(1, *hole.shape).slices
-        filled[box] += _toned(pixels[box], filled[box], hole[box])
+        filled[box] += _toned(pixels[box], filled[box], hole[box], depth + 1)
     return filled
 
 
-def _toned(pixels: Floats, filled: Floats, hole: Place) -> Floats:
+def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats:
     """What to add to a collage so that it is as bright as what is painted, where they are alike."""
     difference = np.where(hole[..., None], pixels - filled, np.float32(0))
     shapes, nothing = [], hole & False
-    for _ in range(_TONE_HALVINGS):
+    for _ in range(halvings):
         shapes.append(nothing.shape)
         difference, nothing = halve(difference, nothing)
     low = blur(difference, np.ones(nothing.shape, np.float32), _TONE_BLURS)
