@@ -129,16 +129,21 @@ def rows_mean_max(arguments: Any, slots: Any, task: Any) -> None:
     channels, length = load(slots, CHANNELS), load(slots, LENGTH)
     share = f32(1) / f32(channels)
     sample, begin, end = block_of(slots, task)
+    bad = f32(0)
     for i in range(begin, end):
         start = (sample * length + i) * channels
         total, most = f32(0), fixed(x, start)
         for c in range(channels):
             value = fixed(x, start + c)
             total, most = plus(total, value), larger(most, value)
-        mean, highest = sample * 2 * length + i, (sample * 2 + 1) * length + i
-        store(out, mean, total * share)
-        store(out, highest, most)
-        keep_nan(out, mean, highest, x, start, 1, channels)
+        average = total * share
+        store(out, sample * 2 * length + i, average)
+        store(out, (sample * 2 + 1) * length + i, most)
+        bad = plus(bad, f32(1) if average != average else f32(0))
+    if bad > 0:
+        for i in range(begin, end):
+            mean, start = sample * 2 * length + i, (sample * length + i) * channels
+            keep_nan(out, mean, mean + length, x, start, 1, channels)
 
 
 @kernel
