@@ -42,7 +42,7 @@ def find_colour(
         bool ``[H, W]``, empty where nothing has the colour, and what there is to say about it.
     """
     wanted = np.array(key, np.int16)
-    hole = np.ones(colours.shape[:2], bool)
+    hole: Hole = np.ones(colours.shape[:2], bool)
     for channel in range(3):
         hole &= abs(colours[:, :, channel].astype(np.int16) - wanted[channel]) <= tolerance
     if not hole.any():
