@@ -113,7 +113,7 @@ def test_impossible_intervals_are_refused(interval: Interval, message: str) -> N
 
 
 def test_small_sizes_and_unknown_kinds_are_refused(rng: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match="15x40: both sides must be at least 16"):
+    with pytest.raises(ValueError, match="15x40: both sides must be 16 to 16384 px"):
         interval_mask(15, 40, (0.1, 0.2), rng)
     with pytest.raises(ValueError, match="choose from free-form"):
         interval_mask(40, 40, (0.1, 0.2), rng, kinds=("star",))

@@ -22,7 +22,7 @@ for slot, value in {l.TASKS: 1, l.SAMPLES: 1, l.CHANNELS: 4, l.LENGTH: 1, l.CHUN
 slots[l.X], slots[l.OUT] = ctypes.addressof(x), ctypes.addressof(out)
 address = compiled.compile_kernel("rows_mean_max", False)
 ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(slots)
-print(out[1], compiled._stamp())
+print(out[1], compiled.stamp_of(compiled.FOLDER))
 """
 
 
@@ -33,7 +33,10 @@ def package(tmp_path: Path) -> Path:
     inside = tmp_path / "package" / "regionnorm" / "ops" / "cpu"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ours / "ops" / "cpu" / "kernels", inside / "kernels", ignore=ignored)
-    for folder in (inside, inside.parent, inside.parent.parent):
+    files = inside.parents[1] / "files"
+    files.mkdir()
+    shutil.copy(ours / "files" / "compiled.py", files)
+    for folder in (inside, inside.parent, inside.parent.parent, files):
         (folder / "__init__.py").touch()
     return tmp_path / "package"
 

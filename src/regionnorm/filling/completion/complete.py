@@ -9,20 +9,25 @@ gives the same bytes everywhere.
 
 from __future__ import annotations
 
+import logging
 import math
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
-from regionnorm.filling.completion.refine import doubled, pasted, refined
+from regionnorm.filling.completion.refine import doubled, faded, refined
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.where import hole_groups, wide_holes
 from regionnorm.masks.regions import bounding_window
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
+
+_log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -93,6 +98,8 @@ def complete(
         inside = painted[mask]
         result[mask] = _greyed(inside) if grey else inside
         wide = wide_holes(mask)
+    if wide.any():
+        _announce_compiling()
     # What the network filled counts as known beside the wide holes.
     for hole, window in hole_groups(wide):
         part = result[window.slices]
@@ -116,6 +123,13 @@ def warm_up() -> None:
     mask = np.zeros((96, 96), bool)
     mask[30:66, 30:66] = True
     complete(noise, mask)
+
+
+@cache
+def _announce_compiling() -> None:
+    """Say once why the first wide hole on a machine takes so long."""
+    if not is_compiled():
+        _log.warning("compiling what fills wide holes for this processor, once: some 15 seconds")
 
 
 def _check(image: Pixels, mask: Place, network: Pixels | None, method: str, seed: int) -> None:
@@ -177,7 +191,7 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         if level < depth:
             down, right = doubled(down, gap), doubled(right, gap)
         down, right = refined(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
-    filled = pasted(pixels, hole, down, right)
+    filled = faded(pixels, hole, down, right)
     filled[hole] += correction(pixels, hole, down, right, _KEEP)
     if painted:
         box = bounding_window(hole).grow(1, *hole.shape).slices

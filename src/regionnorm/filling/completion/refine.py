@@ -7,6 +7,8 @@ colours, so that pieces stay sharp.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,7 @@ from regionnorm.filling.completion.pyramid import depth_in
 from regionnorm.filling.completion.structure import source_centres
 from regionnorm.masks.regions import dilate_square
 
-__all__ = ["doubled", "pasted", "refined"]
+__all__ = ["doubled", "faded", "pasted", "refined"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -26,6 +28,7 @@ _SCANS = 2
 _REACH = 4  # pixels: where the search around an offset begins
 _TRUST = 1.2  # the vote of a patch weighs less by this factor for each pixel into the hole
 _DEEPEST = 64
+_FADE = 2  # pixels to either side of a seam over which pieces fade into each other
 _MOST = 300_000  # pixels of a hole that are all searched; of larger ones, those near seams
 _SEAM_REACH = 8  # pixels
 
@@ -45,6 +48,36 @@ def pasted(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floa
     to_rows = (rows + down[hole]).clip(0, hole.shape[0] - 1)
     to_columns = (columns + right[hole]).clip(0, hole.shape[1] - 1)
     result[rows, columns] = pixels[to_rows, to_columns]
+    return result
+
+
+def faded(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
+    """As :func:`pasted`, but pieces fade into each other over a few pixels at their seams.
+
+    Each pixel is the mean of what it shows by its own offset and by those of its neighbours, so
+    that nothing changes inside a piece.
+    """
+    sums = np.zeros((*hole.shape, 3), np.float32)
+    weights = np.zeros((*hole.shape, 1), np.float32)
+    rows, columns = np.nonzero(hole & dilate_square(_seams(hole, down, right), _FADE))
+    for step_down in range(-_FADE, _FADE + 1):
+        for step_right in range(-_FADE, _FADE + 1):
+            from_rows = (rows + step_down).clip(0, hole.shape[0] - 1)
+            from_columns = (columns + step_right).clip(0, hole.shape[1] - 1)
+            to_rows = rows + down[from_rows, from_columns]
+            to_columns = columns + right[from_rows, from_columns]
+            inside = (to_rows >= 0) & (to_rows < len(hole))
+            inside &= (to_columns >= 0) & (to_columns < len(hole[0]))
+            to_rows = to_rows.clip(0, len(hole) - 1)
+            to_columns = to_columns.clip(0, len(hole[0]) - 1)
+            copied = (to_rows != rows) | (to_columns != columns)
+            good = hole[from_rows, from_columns] & inside & (~copied | ~hole[to_rows, to_columns])
+            weight = np.float32(math.exp(-(step_down**2 + step_right**2) / _FADE**2)) * good
+            sums[rows, columns] += weight[:, None] * pixels[to_rows, to_columns]
+            weights[rows, columns] += weight[:, None]
+    result = pasted(pixels, hole, down, right)
+    mixed = weights[..., 0] > 0
+    result[mixed] = sums[mixed] / weights[mixed]
     return result
 
 
