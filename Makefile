@@ -19,6 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; run: make install PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@echo "Compiling what fills wide holes for this processor, once"
+	@$(BIN)/python -c 'from regionnorm.filling.completion.complete import warm_up; warm_up()' 2>/dev/null
 	@touch $@
 
 demo: $(STAMP)  ## fill holes in sample photos, into out/demo

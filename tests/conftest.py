@@ -139,9 +139,12 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_cli(capsys: pytest.CaptureFixture[str]) -> RunCli:
+def run_cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunCli:
     """``run_cli("masks", "--count", 2)``: exit code, standard output, standard error."""
-    from regionnorm.cli import main
+    from regionnorm.cli import console, main
+
+    # Progress is told every ten seconds: on a busy machine some test would take that long.
+    monkeypatch.setattr(console, "LINE_SECONDS", float("inf"))
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
