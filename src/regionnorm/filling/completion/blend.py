@@ -17,7 +17,7 @@ from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.multigrid import Laplace, solve
 from regionnorm.masks.regions import bounding_window
 
-__all__ = ["correction"]
+__all__ = ["correction", "shown"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -48,7 +48,7 @@ def correction(pixels: Floats, hole: Place, down: Integers, right: Integers, kee
 
 
 @jit
-def _shown(pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any) -> Any:
+def shown(pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any) -> Any:
     """Whether a piece with this offset shows anything at a pixel, and what."""
     height, width = hole.shape
     nothing = np.float32(0)
@@ -77,8 +77,8 @@ def _mismatch(
         if not (hole[row2, column2] if place == 0 else hole[row, column]):
             continue
         asked_row, asked_column = (row, column) if place == 0 else (row2, column2)
-        good, r, g, b = _shown(pixels, hole, offset[0], offset[1], asked_row, asked_column)
-        good2, r2, g2, b2 = _shown(pixels, hole, offset2[0], offset2[1], asked_row, asked_column)
+        good, r, g, b = shown(pixels, hole, offset[0], offset[1], asked_row, asked_column)
+        good2, r2, g2, b2 = shown(pixels, hole, offset2[0], offset2[1], asked_row, asked_column)
         if good and good2:
             red, green, blue, views = red + r - r2, green + g - g2, blue + b - b2, views + 1
     share = np.float32(1) / max(views, np.float32(1))

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
-from regionnorm.filling.completion.refine import doubled, faded, refined
+from regionnorm.filling.completion.refine import doubled, faded, refine
+from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.where import hole_groups, wide_holes
 from regionnorm.masks.regions import bounding_window
@@ -38,6 +39,8 @@ METHODS: tuple[str, ...] = get_args(Method)
 _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
 _LEAST_KNOWN = 0.25  # share of that copy that has to be known
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
+_STAIRS = 3  # halvings after which the small copy's pixels show as stairs along seams
+_PAINTED = 0.3  # cost of keeping what is painted where seams are moved, on the coarsest level
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
@@ -107,11 +110,12 @@ def complete(
         unknown = wide[window.slices] | veiled
         levels = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
         scale = np.float32(1 / ((high - low) * levels))
-        pixels = part.astype(np.float32) * scale
+        pixels = part.astype(np.float32)
+        pixels *= scale
         pixels -= np.float32(low * levels) * scale
         if veiled.any():
             pixels[veiled] = continued(pixels, ~veiled)[veiled]
-        filled = _completed(pixels, unknown, painted is not None, seed)[hole]
+        filled = _completed(pixels, unknown, painted is not None, seed)[hole[unknown]]
         filled = (filled / scale + np.float32(low * levels)).clip(0, levels)
         part[hole] = np.rint(filled) if image.dtype.kind == "u" else filled
     return result
@@ -173,7 +177,11 @@ def _greyed(pixels: Pixels) -> Pixels:
 
 
 def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
-    """Fill one window, float32 ``[H, W, 3]``, of values that fill [0, 1] about."""
+    """Fill a window, float32 ``[H, W, 3]``, of values that fill [0, 1] about.
+
+    Returns:
+        float32 ``[N, 3]`` for the pixels of the hole, row by row.
+    """
     if not painted:
         pixels = continued(pixels, ~hole)
     levels = [(pixels, hole)]
@@ -190,18 +198,26 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         finer, gap = levels.pop()
         if level < depth:
             down, right = doubled(down, gap), doubled(right, gap)
-        down, right = refined(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
+            if depth - level >= _STAIRS:
+                price = _PAINTED / 2 ** (depth - level) if painted else None
+                move_seams(finer, gap, down, right, painted=price)
+        refine(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
     filled = faded(pixels, hole, down, right)
-    filled[hole] += correction(pixels, hole, down, right, _KEEP)
+    filled += correction(pixels, hole, down, right, _KEEP)
+    del down, right
     if painted:
         box = bounding_window(hole).grow(1, *hole.shape).slices
-        filled[box] += _toned(pixels[box], filled[box], hole[box], depth + 1)
+        filled += _toned(pixels[box], filled, hole[box], depth + 1)
     return filled
 
 
 def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats:
-    """What to add to a collage so that it is as bright as what is painted, where they are alike."""
-    difference = np.where(hole[..., None], pixels - filled, np.float32(0))
+    """What to add to a collage so that it is as bright as what is painted, where they are alike.
+
+    ``filled`` and the result are float32 ``[N, 3]`` for the pixels of the hole, row by row.
+    """
+    difference = np.zeros_like(pixels)
+    difference[hole] = pixels[hole] - filled
     shapes, nothing = [], hole & False
     for _ in range(halvings):
         shapes.append(nothing.shape)
@@ -212,7 +228,7 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
     low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
     for height, width in reversed(shapes):
         low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
-    return low * hole[..., None]
+    return low[hole]
 
 
 def _busyness(levels: list[tuple[Floats, Place]], gap: Place) -> Floats:

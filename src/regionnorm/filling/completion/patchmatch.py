@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
 
-__all__ = ["NO_MATCH", "RADIUS", "Field", "Patches", "improve", "measure", "padded_rows", "vote"]
+__all__ = [
+    "NO_MATCH",
+    "RADIUS",
+    "Field",
+    "Patches",
+    "improve",
+    "measure",
+    "padded_rows",
+    "repeat_edges",
+    "vote",
+]
 
 RADIUS = 3
 """Patches are squares of 7x7 pixels."""
@@ -54,10 +64,29 @@ class Field(NamedTuple):
     costs: Floats
 
 
-def padded_rows(pixels: Floats) -> Floats:
-    """``[H, W, 3]`` as ``[H + 6, (W + 6) * 3]``: a patch's row is one run of memory."""
-    padded = np.pad(pixels, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="edge")
-    return np.ascontiguousarray(padded.reshape(len(padded), -1))
+def padded_rows(pixels: Floats) -> tuple[Floats, Floats]:
+    """A copy of ``[H, W, 3]`` with its edges repeated: a patch's row is one run of memory.
+
+    Returns:
+        ``[H + 6, (W + 6) * 3]``, and the picture in it, ``[H, W, 3]``: after a change there,
+        :func:`repeat_edges`.
+    """
+    height, width, channels = pixels.shape
+    padded = np.empty((height + 2 * RADIUS, width + 2 * RADIUS, channels), np.float32)
+    inner = padded[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    inner[...] = pixels
+    flat = padded.reshape(len(padded), -1)
+    repeat_edges(flat)
+    return flat, inner
+
+
+def repeat_edges(flat: Floats) -> None:
+    """Write the margins of what :func:`padded_rows` returns anew."""
+    padded = flat.reshape(len(flat), -1, 3)
+    padded[:, :RADIUS] = padded[:, RADIUS : RADIUS + 1]
+    padded[:, -RADIUS:] = padded[:, -RADIUS - 1 : -RADIUS]
+    padded[:RADIUS] = padded[RADIUS]
+    padded[-RADIUS:] = padded[-RADIUS - 1]
 
 
 @jit

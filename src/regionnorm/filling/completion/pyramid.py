@@ -17,8 +17,9 @@ def halve(pixels: Floats, hole: Place) -> tuple[Floats, Place]:
     """The next coarser level of ``[H, W, C]``: the mean of four; hole where any of them is."""
     height, width = hole.shape
     padding = ((0, height % 2), (0, width % 2))
-    pixels = np.pad(pixels, (*padding, (0, 0)), mode="edge")
-    hole = np.pad(hole, padding, mode="edge")
+    if height % 2 or width % 2:  # else it would be a copy
+        pixels = np.pad(pixels, (*padding, (0, 0)), mode="edge")
+        hole = np.pad(hole, padding, mode="edge")
     total = pixels[::2, ::2] + pixels[1::2, ::2]
     total += pixels[::2, 1::2]
     total += pixels[1::2, 1::2]

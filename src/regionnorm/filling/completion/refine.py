@@ -7,17 +7,18 @@ colours, so that pieces stay sharp.
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion import patchmatch
+from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.pyramid import depth_in
 from regionnorm.filling.completion.structure import source_centres
-from regionnorm.masks.regions import dilate_square
+from regionnorm.masks.regions import bounding_window, dilate_square
 
-__all__ = ["doubled", "faded", "pasted", "refined"]
+__all__ = ["copied", "doubled", "faded", "refine"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -28,9 +29,9 @@ _SCANS = 2
 _REACH = 4  # pixels: where the search around an offset begins
 _TRUST = 1.2  # the vote of a patch weighs less by this factor for each pixel into the hole
 _DEEPEST = 64
-_FADE = 2  # pixels to either side of a seam over which pieces fade into each other
 _MOST = 300_000  # pixels of a hole that are all searched; of larger ones, those near seams
 _SEAM_REACH = 8  # pixels
+_FADE = 2  # pixels to either side of a seam over which pieces fade into each other
 
 
 def doubled(offsets: Integers, hole: Place) -> Integers:
@@ -41,50 +42,79 @@ def doubled(offsets: Integers, hole: Place) -> Integers:
     return large
 
 
-def pasted(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
-    """Put what the offsets lead to in the place of every hole pixel, ``[H, W, 3]``."""
-    result: Floats = pixels.copy()
-    rows, columns = np.nonzero(hole)
-    to_rows = (rows + down[hole]).clip(0, hole.shape[0] - 1)
-    to_columns = (columns + right[hole]).clip(0, hole.shape[1] - 1)
-    result[rows, columns] = pixels[to_rows, to_columns]
+def copied(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
+    """What the offsets of the hole's pixels lead to, float32 ``[N, 3]``, row by row."""
+    result = np.empty((np.count_nonzero(hole), 3), np.float32)
+    _copy(pixels, hole, down, right, result)
     return result
 
 
 def faded(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
-    """As :func:`pasted`, but pieces fade into each other over a few pixels at their seams.
+    """As :func:`copied`, but pieces fade into each other over a few pixels at their seams.
 
     Each pixel is the mean of what it shows by its own offset and by those of its neighbours, so
     that nothing changes inside a piece.
     """
-    sums = np.zeros((*hole.shape, 3), np.float32)
-    weights = np.zeros((*hole.shape, 1), np.float32)
-    rows, columns = np.nonzero(hole & dilate_square(_seams(hole, down, right), _FADE))
-    for step_down in range(-_FADE, _FADE + 1):
-        for step_right in range(-_FADE, _FADE + 1):
-            from_rows = (rows + step_down).clip(0, hole.shape[0] - 1)
-            from_columns = (columns + step_right).clip(0, hole.shape[1] - 1)
-            to_rows = rows + down[from_rows, from_columns]
-            to_columns = columns + right[from_rows, from_columns]
-            inside = (to_rows >= 0) & (to_rows < len(hole))
-            inside &= (to_columns >= 0) & (to_columns < len(hole[0]))
-            to_rows = to_rows.clip(0, len(hole) - 1)
-            to_columns = to_columns.clip(0, len(hole[0]) - 1)
-            copied = (to_rows != rows) | (to_columns != columns)
-            good = hole[from_rows, from_columns] & inside & (~copied | ~hole[to_rows, to_columns])
-            weight = np.float32(math.exp(-(step_down**2 + step_right**2) / _FADE**2)) * good
-            sums[rows, columns] += weight[:, None] * pixels[to_rows, to_columns]
-            weights[rows, columns] += weight[:, None]
-    result = pasted(pixels, hole, down, right)
-    mixed = weights[..., 0] > 0
-    result[mixed] = sums[mixed] / weights[mixed]
+    result = np.empty((np.count_nonzero(hole), 3), np.float32)
+    steps = np.arange(-_FADE, _FADE + 1, dtype=np.float32) / np.float32(_FADE)
+    weights = np.exp(-np.square(steps)[:, None] - np.square(steps))
+    _fade(pixels, hole, down, right, weights.astype(np.float32), result)
     return result
 
 
-def refined(
+@jit
+def _copy(pixels: Any, hole: Any, down: Any, right: Any, result: Any) -> None:
+    height, width = hole.shape
+    number = 0
+    for row in range(height):
+        for column in range(width):
+            if hole[row, column]:
+                to_row = min(max(row + down[row, column], 0), height - 1)
+                to_column = min(max(column + right[row, column], 0), width - 1)
+                for channel in range(3):
+                    result[number, channel] = pixels[to_row, to_column, channel]
+                number += 1
+
+
+@jit
+def _fade(pixels: Any, hole: Any, down: Any, right: Any, weights: Any, result: Any) -> None:
+    height, width = hole.shape
+    reach = len(weights) // 2
+    number = 0
+    for row in range(height):
+        for column in range(width):
+            if not hole[row, column]:
+                continue
+            total = np.float32(0)
+            for channel in range(3):
+                result[number, channel] = 0
+            for i in range(max(row - reach, 0), min(row + reach + 1, height)):
+                for j in range(max(column - reach, 0), min(column + reach + 1, width)):
+                    if not hole[i, j]:
+                        continue
+                    to_row, to_column = row + down[i, j], column + right[i, j]
+                    if not (0 <= to_row < height and 0 <= to_column < width):
+                        continue
+                    painted = down[i, j] == 0 and right[i, j] == 0
+                    if hole[to_row, to_column] and not painted:
+                        continue
+                    weight = weights[i - row + reach, j - column + reach]
+                    total += weight
+                    for channel in range(3):
+                        result[number, channel] += weight * pixels[to_row, to_column, channel]
+            if total > 0:
+                for channel in range(3):
+                    result[number, channel] /= total
+            else:
+                for channel in range(3):
+                    result[number, channel] = pixels[row, column, channel]
+            number += 1
+
+
+def refine(
     pixels: Floats, hole: Place, down: Integers, right: Integers, *, seed: int, sharp: bool
-) -> tuple[Integers, Integers]:
-    """Improve a map of offsets.
+) -> None:
+    """Improve a map of offsets in place.
 
     Args:
         pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
@@ -94,17 +124,14 @@ def refined(
         right: The same, columns.
         seed: 0 or more.
         sharp: Compare with one match for each pixel in the end, and not with means.
-
-    Returns:
-        ``down`` and ``right`` anew.
     """
-    copied = hole & ((down != 0) | (right != 0))
+    place = hole & ((down != 0) | (right != 0))
     sources = source_centres(hole)
-    if np.count_nonzero(copied) > _MOST:
-        copied &= dilate_square(_seams(hole, down, right), _SEAM_REACH)
-    if not sources.any() or not copied.any():
-        return down, right
-    near = dilate_square(copied, patchmatch.RADIUS)
+    if np.count_nonzero(place) > _MOST:
+        place &= dilate_square(_seams(hole, down, right), _SEAM_REACH)
+    if not sources.any() or not place.any():
+        return
+    near = dilate_square(place, patchmatch.RADIUS)
     near &= ~hole | (down != 0) | (right != 0)
     rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
     number_at = np.full(hole.shape, -1, np.int32)
@@ -112,20 +139,23 @@ def refined(
     patches = patchmatch.Patches(rows, columns, number_at, sources)
     # Patches centred outside the hole have no offset yet; the first scans bring them some.
     field = patchmatch.Field(down[near], right[near], np.zeros(len(rows), np.float32))
-    trust = np.float32(_TRUST) ** -depth_in(hole, _DEEPEST)[near]
+    around = bounding_window(hole).grow(1, *hole.shape).slices
+    depth = depth_in(hole[around], _DEEPEST)
+    trust = np.ones(len(rows), np.float32)
+    trust[hole[near]] = np.float32(_TRUST) ** -depth[near[around] & hole[around]]
     source = pixels.reshape(len(pixels), -1)
-    current = pasted(pixels, hole, down, right)
-    down, right = down.copy(), right.copy()
+    # One array for both: large photos are tens of megabytes.
+    flat, current = patchmatch.padded_rows(pixels)
+    current[hole] = copied(pixels, hole, down, right)
     for turn in range(_ROUNDS):
-        flat = patchmatch.padded_rows(current)
+        patchmatch.repeat_edges(flat)
         patchmatch.measure(flat, source, patches, field)
         patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)
         scale = np.float32(_typical(field.costs))
         best_only = sharp and turn == _ROUNDS - 1
         patchmatch.vote(
-            pixels, copied, hole, patches, field, trust, scale, best_only, current, down, right
+            pixels, place, hole, patches, field, trust, scale, best_only, current, down, right
         )
-    return down, right
 
 
 def _seams(hole: Place, down: Integers, right: Integers) -> Place:

@@ -148,7 +148,7 @@ def _repeated_offsets(scene: Scene, seed: int) -> Integers:
     patches = patchmatch.Patches(rows, columns, number_at, sources)
     costs = np.zeros(len(rows), np.float32)
     field = patchmatch.Field(start[:, 0] - rows, start[:, 1] - columns, costs)
-    flat = patchmatch.padded_rows(scene.pixels)
+    flat, _ = patchmatch.padded_rows(scene.pixels)
     source = scene.pixels.reshape(len(scene.pixels), -1)
     patchmatch.measure(flat, source, patches, field)
     too_near = (np.abs(field.down) < _FAR) & (np.abs(field.right) < _FAR)
