@@ -18,12 +18,20 @@ from regionnorm.web.handlers import Handlers
 from regionnorm.web.session import HISTORY, Session, Store
 
 Maker = Callable[..., Image.Image]
+WIDE = (20, 10, 46, 36)
 
 
 @pytest.fixture
 def handlers(tmp_path: Path, small_weights: Path) -> Handlers:
     store = Store(tmp_path / "private", tmp_path / "public")
     return Handlers(Inpainter(small_weights), store, [], max_megapixels=0.1)
+
+
+@pytest.fixture
+def whole_photo(tmp_path: Path) -> Handlers:
+    """Handlers that fill from the photo alone, so that every hole can be filled in other ways."""
+    store = Store(tmp_path / "private", tmp_path / "public")
+    return Handlers(Inpainter(method="exemplar"), store, [], max_megapixels=0.1)
 
 
 @pytest.fixture
@@ -158,6 +166,8 @@ def test_nothing_works_before_a_photo_is_chosen(handlers: Handlers) -> None:
         lambda: handlers.load_mask("mask.png", None),
         lambda: handlers.open_result(None),
         lambda: handlers.go_back(0, None),
+        lambda: handlers.another(None),
+        lambda: handlers.another(handlers.store.new_session()),
     ):
         with pytest.raises(ValueError, match=r"choose|paint|reload"):
             action()
@@ -213,6 +223,80 @@ def test_result_can_be_painted_on(handlers: Handlers, photo: Path) -> None:
     session = handlers.fill(painted((61, 47), (2, 2, 10, 10)), session)
     before, after = handlers.comparison(session)
     assert before.size == after.size == (61, 47)
+
+
+def test_another_is_the_next_variant_of_the_shown_fill_whatever_was_opened_since(
+    whole_photo: Handlers, photo: Path, tmp_path: Path, make_photo: Maker
+) -> None:
+    handlers = whole_photo
+    session = handlers.fill(painted((61, 47), WIDE), handlers.open_photo(str(photo), None)[0])
+    first = handlers.shown(session)
+    make_photo(50, 40, seed=1).save(tmp_path / "next.png")
+    session, _ = handlers.open_photo(str(tmp_path / "next.png"), session)
+    for variant in (1, 2):
+        session = handlers.another(session)
+        shown = handlers.shown(session)
+        assert (shown.photo, shown.mask) == (first.photo, first.mask)
+        expected = handlers.inpainter(read_image(photo), read_mask(first.mask), variant=variant)
+        assert (np.asarray(read_image(shown.result)) == np.asarray(expected)).all()
+    assert len({fill.result.read_bytes() for fill in session.fills}) == 3
+    assert session.photo is not None and session.photo.name == "next.png"
+
+    # From an earlier fill it goes on after the last of them, too.
+    session = handlers.another(handlers.go_back(2, session))
+    assert [name for _, name in handlers.history(session)] == [
+        *(f"photo-filled-{number}.png" for number in (4, 3, 2)),
+        "photo-filled.png",
+    ]
+
+
+def test_photo_and_mask_are_kept_while_the_history_has_another_of_them(
+    whole_photo: Handlers, photo: Path
+) -> None:
+    handlers = whole_photo
+    session = handlers.fill(painted((61, 47), WIDE), handlers.open_photo(str(photo), None)[0])
+    for _ in range(HISTORY + 1):
+        session = handlers.another(session)
+    assert session.fills[-1].variant == 2
+    assert len(files_in(session.folder)) == 2
+    assert len(files_in(handlers.store.public)) == HISTORY
+
+
+@pytest.mark.parametrize(
+    ("method", "numba", "box", "reason"),
+    [
+        ("auto", True, (20, 12, 42, 42), "only holes 23 pixels wide or more"),
+        ("auto", False, (20, 12, 43, 35), "the network fills alone"),
+        ("network", True, (20, 12, 43, 35), "the network fills alone"),
+        ("network", True, (20, 12, 42, 42), "the network fills alone"),
+    ],
+)
+def test_another_that_would_be_the_same_is_said_so_in_one_line(
+    handlers: Handlers,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    numba: bool,
+    box: tuple[int, int, int, int],
+    reason: str,
+) -> None:
+    monkeypatch.setattr("regionnorm.filling.inpainter.numba_works", lambda: numba)
+    handlers.inpainter.method = method
+    session = handlers.fill(painted((61, 47), box), handlers.open_photo(str(photo), None)[0])
+    before = files_in(handlers.store.public)
+    with pytest.raises(ValueError, match=rf"^another fill would be the same: {reason}.*$"):
+        handlers.another(session)
+    assert files_in(handlers.store.public) == before
+    assert len(session.fills) == 1
+
+
+def test_narrow_holes_have_another_fill_where_all_comes_from_the_photo(
+    whole_photo: Handlers, photo: Path
+) -> None:
+    handlers = whole_photo
+    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
+    one, two = handlers.another(session).fills
+    assert one.result.read_bytes() != two.result.read_bytes()
 
 
 def test_visitors_that_leave_leave_nothing(handlers: Handlers, photo: Path) -> None:

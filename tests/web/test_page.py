@@ -72,10 +72,10 @@ def paint(page: Page, *points: tuple[float, float]) -> None:
     page.mouse.up()
 
 
-def fill(page: Page) -> None:
+def fill(page: Page, button: str = "#rn-fill") -> None:
     fills = page.locator("#rn-history button")
     before = fills.count()
-    page.locator("#rn-fill").click()
+    page.locator(button).click()
     # The status may still say so of the fill before.
     expect(fills).to_have_count(before + 1)
     expect(page.locator("#rn-status")).to_contain_text("Done.")
@@ -233,6 +233,13 @@ def test_loaded_mask_history_and_messages(
     fill(page)
     first = download(page, "#rn-download", tmp_path).read_bytes()
 
+    fill(page, "#rn-another")
+    names = page.locator("#rn-history .caption-label")
+    expect(names).to_have_text(["photo-filled-2.png", "photo-filled.png"])
+    other = download(page, "#rn-download", tmp_path)
+    assert other.name == "photo-filled-2.png"
+    assert other.read_bytes() != first
+
     page.get_by_role("tab", name="Paint").click()
     paint(page, (0.1, 0.1), (0.9, 0.1))
     fill(page)
@@ -266,6 +273,7 @@ def test_visitors_do_not_see_each_others_fills(
     other.goto(address)
     other.get_by_role("tab", name="Result").click(timeout=PATIENCE)
     expect(other.locator("#rn-history button")).to_have_count(0)
+    expect(other.locator("#rn-another")).to_be_disabled()
     other.locator("#rn-fill").click()
     expect(other.locator(".toast-body")).to_contain_text("there is no photo yet")
     other.close()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -86,9 +86,12 @@ def upload(http: httpx.Client, path: Path) -> str:
         return str(http.post("gradio_api/upload", files={"files": file}).json()[0])
 
 
-def ask(http: httpx.Client, *paths: str) -> tuple[str, dict[str, object]]:
+def ask(
+    http: httpx.Client, *paths: str, further: Sequence[object] = ()
+) -> tuple[str, dict[str, object]]:
     """What a program without gradio's client does: post, then read the event."""
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+    data: list[object] = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+    data += further
     event = http.post("gradio_api/call/inpaint", json={"data": data}).json()["event_id"]
     lines = http.get(f"gradio_api/call/inpaint/{event}").text.splitlines()
     return lines[0].removeprefix("event: "), json.loads(lines[1].removeprefix("data: "))
@@ -106,7 +109,7 @@ def test_inpaint_is_the_one_endpoint(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(endpoints) == ["/inpaint"]
     names = [parameter["parameter_name"] for parameter in endpoints["/inpaint"]["parameters"]]
-    assert names == ["image", "mask"]
+    assert names == ["image", "mask", "variant"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
@@ -117,6 +120,49 @@ def test_answer_is_the_photo_filled_in_its_own_format(
     answer = client.predict(image=handle_file(photo), mask=handle_file(mask), api_name="/inpaint")
     assert Path(answer).name == f"photo-3-filled{suffix}"
     assert same(Path(answer), inpainter(read_image(photo), read_mask(mask)))
+
+
+def test_programs_may_ask_for_a_variant(
+    client: Client,
+    http: httpx.Client,
+    files: Callable[..., tuple[Path, Path]],
+    inpainter: Inpainter,
+) -> None:
+    photo, mask = files(0)
+    Image.new("L", (40, 52)).save(mask)
+    with Image.open(mask) as hole:
+        hole.paste(255, (8, 8, 34, 34))
+        hole.save(mask)
+    expected = [inpainter(read_image(photo), read_mask(mask), variant=v) for v in (0, 1)]
+    assert not same(*expected)
+    pair = [handle_file(photo), handle_file(mask)]
+    answer = Path(client.predict(*pair, variant=1, api_name="/inpaint"))
+    assert answer.name == "photo-0-filled-2.png"
+    assert same(answer, expected[1])
+    assert same(Path(client.predict(*pair, api_name="/inpaint")), expected[0])
+    paths = [upload(http, path) for path in (photo, mask)]
+    for further, variant in (((), 0), ((None,), 0), ((1,), 1), ((1.0,), 1)):
+        kind, told = ask(http, *paths, further=further)
+        assert kind == "complete"
+        got = http.get(f"gradio_api/file={told[0]['path']}").content
+        assert same(Image.open(io.BytesIO(got)), expected[variant])
+
+
+@pytest.mark.parametrize("variant", [-1, 1.5, "two", 10**30, [1], {"value": 1}])
+def test_variants_that_are_none_are_refused_in_one_line(
+    http: httpx.Client, files: Callable[..., tuple[Path, Path]], variant: object
+) -> None:
+    paths = [upload(http, path) for path in files(1)]
+    kind, answer = ask(http, *paths, further=[variant])
+    assert kind == "error"
+    assert re.fullmatch(r"variant is .+; give a whole number from 0 to 999", str(answer["error"]))
+
+
+def test_what_is_missing_is_named(
+    http: httpx.Client, files: Callable[..., tuple[Path, Path]]
+) -> None:
+    kind, answer = ask(http, upload(http, files(1)[0]))
+    assert (kind, answer["error"]) == ("error", "there is no mask; send a file for it")
 
 
 def test_what_cannot_be_filled_is_answered_with_one_line_of_json(
@@ -272,6 +318,21 @@ def test_taken_port_is_named(run_cli: RunCli, address: str, small_weights: Path)
 
 def test_app_listens_on_this_computer_only_unless_told_otherwise() -> None:
     assert AppOptions().host == "127.0.0.1"
+
+
+def test_app_fills_by_the_method_asked_for_and_loads_no_weights_for_pieces_of_the_photo(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_weights: Path
+) -> None:
+    served: list[Inpainter] = []
+    monkeypatch.setattr("regionnorm.web.serve", lambda given, *_, **__: served.append(given))
+    missing = tmp_path / "none.safetensors"
+    assert run_cli("app", "--method", "exemplar", "--model", missing)[0] == 0
+    assert run_cli("app", "--method", "network", "--model", small_weights)[0] == 0
+    assert run_cli("app", "--model", small_weights)[0] == 0
+    assert [given.method for given in served] == ["exemplar", "network", "auto"]
+    assert [given.model is None for given in served] == [True, False, False]
+    code, _, err = run_cli("app", "--method", "magic", "--model", small_weights)
+    assert (code, "'magic' is not known" in err, err.count("\n")) == (2, True, 1)
 
 
 def test_stopped_app_leaves_no_files(small_weights: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Device",
     "FitMask",
     "InvertMask",
+    "Method",
     "Precision",
     "Weights",
     "print_error",
@@ -38,6 +39,13 @@ FitMask = Annotated[
     bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
 ]
 InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Black = hole instead of white.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="network, exemplar (pieces of the same photo, no network) or auto: the network in "
+        "narrow holes, both in wide ones."
+    ),
+]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]
 Weights = Annotated[str, typer.Option(help="default, or a weights file.")]
 

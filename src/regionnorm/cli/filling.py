@@ -12,6 +12,7 @@ from regionnorm.cli.console import (
     Device,
     FitMask,
     InvertMask,
+    Method,
     Precision,
     Weights,
     print_error,
@@ -68,13 +69,7 @@ def inpaint(
     strategy: Annotated[
         str, typer.Option(help="For large photos and holes: auto, original, crop or resize.")
     ] = "auto",
-    method: Annotated[
-        str,
-        typer.Option(
-            help="network, exemplar (pieces of the same photo, no network) or auto: the network in "
-            "narrow holes, both in wide ones."
-        ),
-    ] = "auto",
+    method: Method = "auto",
     variants: Annotated[
         int,
         typer.Option(
@@ -227,6 +222,7 @@ def serve_app(
     max_queue: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests that may wait; more are sent away.")
     ] = 64,
+    method: Method = "auto",
     model: Weights = "default",
     device: Device = None,
     precision: Precision = None,
@@ -244,5 +240,5 @@ def serve_app(
     from regionnorm.web import AppOptions, serve
 
     options = AppOptions(host, port, password, max_megapixels, max_queue)
-    inpainter = Inpainter(model, device=device, precision=precision)
+    inpainter = Inpainter(model, device=device, precision=precision, method=method)
     serve(inpainter, options, on_start=lambda url: typer.echo(f"Open {url} (Ctrl-C stops it)"))

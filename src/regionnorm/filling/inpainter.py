@@ -196,6 +196,10 @@ class Inpainter:
         assert painted is not None
         return photo.filled(painted, hole, opaque=opaque)
 
+    def varies(self, hole: npt.NDArray[np.bool_]) -> bool:
+        """Whether variants of the fill of this hole, bool ``[H, W]``, can differ at all."""
+        return self._method(None, hole) != "network"
+
     def _method(self, method: str | None, hole: npt.NDArray[np.bool_]) -> str:
         """What to do for a photo, of what was asked for and what there is."""
         method = self.method if method is None else _checked_method(method)

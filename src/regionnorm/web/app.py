@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from regionnorm._extras import require
-from regionnorm.web.guard import take_local_files_only
+from regionnorm.web.guard import take_local_files_only, take_short_requests
 from regionnorm.web.handlers import Handlers, polite
 from regionnorm.web.session import Session
 
@@ -74,6 +74,7 @@ def build_app(handlers: Handlers) -> Any:
         _connect_photo(gr, page, handlers)
         _connect_fill(gr, page, handlers)
         _connect_programs(gr, handlers)
+    take_short_requests(blocks)
     for block in blocks.blocks.values():
         take_local_files_only(gr, block)
     return blocks
@@ -144,7 +145,9 @@ def _lay_out_result(gr: Any, page: SimpleNamespace) -> None:
         buttons=["fullscreen"],
         elem_id="rn-slider",
     )
-    page.again = gr.Button("Go on painting on this result", size="sm", interactive=False)
+    with gr.Row():
+        page.another = gr.Button("Another", size="sm", interactive=False, elem_id="rn-another")
+        page.again = gr.Button("Go on painting on this result", size="sm", interactive=False)
     gr.Markdown("Your last fills; click one to go back to it.")
     page.history = _gallery(gr, columns=8, height=120, elem_id="rn-history")
 
@@ -223,8 +226,8 @@ def _with_index(gr: Any, handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def _connect_fill(gr: Any, page: SimpleNamespace, handlers: Handlers) -> None:
     wrap = partial(polite, gr, handlers.store)
-    shown = [page.session, page.slider, page.download, page.history, page.again, page.tabs]
-    shown.append(page.status)
+    shown = [page.session, page.slider, page.download, page.history, page.another, page.again]
+    shown += [page.tabs, page.status]
 
     def show(session: Session) -> tuple[Any, ...]:
         result = handlers.shown(session).result
@@ -236,6 +239,7 @@ def _connect_fill(gr: Any, page: SimpleNamespace, handlers: Handlers) -> None:
             ),
             handlers.history(session),
             gr.Button(interactive=True),
+            gr.Button(interactive=True),
             gr.Tabs(selected="result"),
             _shown_note(session),
         )
@@ -243,18 +247,15 @@ def _connect_fill(gr: Any, page: SimpleNamespace, handlers: Handlers) -> None:
     def fill(mask: str, session: Session | None) -> tuple[Any, ...]:
         return show(handlers.fill(mask, session))
 
+    def another(session: Session | None) -> tuple[Any, ...]:
+        return show(handlers.another(session))
+
     def go_back(index: int, session: Session | None) -> tuple[Any, ...]:
         return show(handlers.go_back(index, session))
 
-    page.fill.click(
-        wrap(fill),
-        [page.mask, page.session],
-        shown,
-        js=_TAKE_MASK,
-        show_progress_on=[page.status],
-        **_PAGE,
-        **_NETWORK,
-    )
+    slow = {"show_progress_on": [page.status], **_PAGE, **_NETWORK}
+    page.fill.click(wrap(fill), [page.mask, page.session], shown, js=_TAKE_MASK, **slow)
+    page.another.click(wrap(another), [page.session], shown, **slow)
     page.history.select(_with_index(gr, wrap(go_back)), [page.session], shown, **_PAGE)
     page.regions_tab.select(
         wrap(handlers.regions),
@@ -278,10 +279,13 @@ def _shown_note(session: Session) -> str:
 def _connect_programs(gr: Any, handlers: Handlers) -> None:
     wrap = partial(polite, gr, handlers.store)
     image, mask = gr.File(visible=False, label="image"), gr.File(visible=False, label="mask")
+    variant = gr.Number(0, visible=False, label="variant")
+    # Whatever a program sends reaches the handler, which refuses it in one line.
+    variant.preprocess = lambda payload: payload
     result, button = gr.File(visible=False, label="result"), gr.Button(visible=False)
     button.click(
         wrap(handlers.fill_for_program),
-        [image, mask],
+        [image, mask, variant],
         result,
         api_name="inpaint",
         **_NETWORK,

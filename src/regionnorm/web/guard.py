@@ -1,4 +1,4 @@
-"""Limits that hold for every request, whatever it is for."""
+"""What holds for every request, whatever it is for: limits, and what may be left out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from regionnorm._extras import require
 
-__all__ = ["Guard", "take_local_files_only"]
+__all__ = ["Guard", "take_local_files_only", "take_short_requests"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -71,3 +71,17 @@ def take_local_files_only(gradio: Any, block: Any) -> None:
         return taken
 
     block.async_move_resource_to_block_cache = take_file
+
+
+def take_short_requests(blocks: Any) -> None:
+    """Make what a request leaves out at its end arrive as None.
+
+    gradio's own client fills in what was left out; from other programs gradio wants everything.
+    """
+    preprocess = blocks.preprocess_data
+
+    async def preprocess_data(function: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
+        missing = max(0, len(function.inputs) - len(inputs))
+        return await preprocess(function, [*inputs, *[None] * missing], *rest, **named)
+
+    blocks.preprocess_data = preprocess_data

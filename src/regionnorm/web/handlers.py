@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.filling.completion.where import NARROW, wide_holes
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import (
     image_to_tensor,
@@ -45,6 +46,7 @@ _EDITOR_SIDE = 2048  # of the picture that is painted on; the mask has the photo
 _SLIDER_SIDE = 1600
 _THUMBNAIL_SIDE = 240
 _REGIONS_SIDE = 512
+_MOST_VARIANT = 999
 _REGION_COLOUR = (255, 140, 0)
 _MASK_COLOUR = (255, 20, 100, 255)
 
@@ -163,12 +165,31 @@ class Handlers:
         session.remember(Filled(photo, mask, result))
         return session
 
-    def fill_for_program(self, image: str, mask: str) -> str:
+    def another(self, session: Session | None) -> Session:
+        """Fill the photo and mask of the shown fill again, as the next variant."""
+        shown = self.shown(session)
+        assert session is not None
+        hole = read_mask(shown.mask)
+        if not self.inpainter.varies(hole):
+            raise ValueError(f"another fill would be the same: {self._sameness(hole)}")
+        variant = session.next_variant(shown.mask)
+        folder = random_folder(self.store.public)
+        result = fill_file(self.inpainter, shown.photo, shown.mask, folder, variant)
+        session.remember(Filled(shown.photo, shown.mask, result, variant))
+        return session
+
+    def _sameness(self, hole: npt.NDArray[np.bool_]) -> str:
+        if self.inpainter.method == "network" or wide_holes(hole).any():
+            return "the network fills alone here"
+        return f"only holes {2 * NARROW - 1} pixels wide or more can be filled in other ways"
+
+    def fill_for_program(self, image: str, mask: str, variant: float | None = 0) -> str:
         """Fill the hole of a photo.
 
         Args:
             image: The photo, a file.
             mask: The mask, a file of the photo's size; white = hole.
+            variant: 0 is the fill; 1, 2 and so on are others, where they can differ.
 
         Returns:
             The result, a file of the photo's format and size; pixels outside the hole are the
@@ -178,8 +199,9 @@ class Handlers:
             if not path:
                 raise ValueError(f"there is no {what}; send a file for it")
             check_pixels(Path(path), self.max_megapixels)
+        number = _whole_variant(variant)
         folder = random_folder(self.store.public)
-        return str(fill_file(self.inpainter, Path(image), Path(mask), folder))
+        return str(fill_file(self.inpainter, Path(image), Path(mask), folder, number))
 
     # --- what is shown ---------------------------------------------------------------------------
 
@@ -239,6 +261,15 @@ def _ready(session: Session | None) -> tuple[Session, Path]:
     if not session.photo.is_file():
         raise ValueError("this photo has expired; choose it again")
     return session, session.photo
+
+
+def _whole_variant(variant: object) -> int:
+    if variant is None:
+        return 0
+    # JSON has one kind of number: some programs write 1 as 1.0.
+    if isinstance(variant, int | float) and variant in range(_MOST_VARIANT + 1):
+        return int(variant)
+    raise ValueError(f"variant is {variant!r:.40}; give a whole number from 0 to {_MOST_VARIANT}")
 
 
 def _painted(hole: npt.NDArray[np.bool_]) -> str:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from regionnorm.filling.inpainter import Fill, inpaint_path
+from regionnorm.filling.inpainter import Fill, Inpainter, inpaint_path
 from regionnorm.imaging import mask_to_array, read_image
+from regionnorm.photo import Photo
 
 __all__ = [
     "HISTORY",
@@ -46,11 +47,15 @@ _DATA_URL = "data:image/png;base64,"
 
 @dataclass(frozen=True)
 class Filled:
-    """One finished fill: the photo it started from, the mask and the result, all as files."""
+    """One finished fill: the photo it started from, the mask and the result, all as files.
+
+    Fills of one photo and mask differ in ``variant``.
+    """
 
     photo: Path
     mask: Path
     result: Path
+    variant: int = 0
 
 
 @dataclass
@@ -70,6 +75,10 @@ class Session:
     size: tuple[int, int] = (0, 0)
     fills: list[Filled] = field(default_factory=list)
     shown: Filled | None = None
+
+    def next_variant(self, mask: Path) -> int:
+        """The first variant above all those of the history that were filled with this mask."""
+        return 1 + max((fill.variant for fill in self.fills if fill.mask == mask), default=-1)
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -184,7 +193,23 @@ def decode_mask(url: str, session: Session) -> npt.NDArray[np.bool_]:
     return mask_to_array(mask)
 
 
-def fill_file(inpainter: Fill, photo: Path, mask: Path, folder: Path) -> Path:
+@dataclass(frozen=True)
+class _Variant:
+    """One variant of an inpainter's fills; others may ask the same inpainter for theirs."""
+
+    inpainter: Inpainter
+    number: int
+
+    def __call__(self, image: Image.Image, hole: npt.NDArray[np.bool_]) -> Image.Image:
+        return self.inpainter(image, hole, variant=self.number)
+
+    def fill_photo(self, photo: Photo, hole: npt.NDArray[np.bool_], *, opaque: bool) -> Photo:
+        return self.inpainter.fill_photo(photo, hole, opaque=opaque, variant=self.number)
+
+
+def fill_file(
+    inpainter: Inpainter, photo: Path, mask: Path, folder: Path, variant: int = 0
+) -> Path:
     """Fill a photo and write the result into ``folder``, in the photo's format and size.
 
     Args:
@@ -192,23 +217,26 @@ def fill_file(inpainter: Fill, photo: Path, mask: Path, folder: Path) -> Path:
         photo: The photo.
         mask: The mask, of the photo's size; white = hole.
         folder: An empty folder, which is removed if nothing can be written.
+        variant: As for a call of the inpainter.
 
     Returns:
-        The file, called ``<photo>-filled`` with the photo's suffix (``.png`` where that format
-        cannot hold the result).
+        The file, called ``<photo>-filled``, variants of it ``-filled-2`` and so on, with the
+        photo's suffix (``.png`` where that format cannot hold the result).
 
     Raises:
         ValueError: The photo or the mask cannot be used; one line says why.
     """
+    fill: Fill = _Variant(inpainter, variant) if variant else inpainter
     try:
-        report = inpaint_path(inpainter, photo, mask, folder)
+        report = inpaint_path(fill, photo, mask, folder)
         for _, reason in report.failed:
             raise ValueError(reason)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     written = report.done[0]
-    return written.rename(written.with_name(f"{photo.stem}-filled{written.suffix}"))
+    number = f"-{variant + 1}" if variant else ""
+    return written.rename(written.with_name(f"{photo.stem}-filled{number}{written.suffix}"))
 
 
 def read_preview(path: Path, side: int) -> tuple[tuple[int, int], Image.Image]:
