@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.blend import correction
-from regionnorm.filling.completion.pyramid import blur, busyness, continued, enlarged, halve
+from regionnorm.filling.completion.pyramid import (
+    blur,
+    busyness,
+    continued,
+    depth_in,
+    enlarged,
+    halve,
+)
 from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
@@ -44,6 +51,7 @@ _PAINTED = 0.3  # cost of keeping what is painted where seams are moved, on the 
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
+_TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -218,14 +226,18 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
     """
     difference = np.zeros_like(pixels)
     difference[hole] = pixels[hole] - filled
-    shapes, nothing = [], hole & False
+    shapes, known = [], ~hole
     for _ in range(halvings):
-        shapes.append(nothing.shape)
-        difference, nothing = halve(difference, nothing)
-    low = blur(difference, np.ones(nothing.shape, np.float32), _TONE_BLURS)
+        shapes.append(known.shape)
+        difference, known = halve(difference, known)
+    low = blur(difference, np.ones(known.shape, np.float32), _TONE_BLURS)
     # Brightness alone: its colours would be a tinge that gravel, say, never has.
     low[...] = low.mean(axis=2, keepdims=True)
     low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
+    if halvings > _STAIRS:
+        # On large photos a step shows along the border, where the pieces meet what is known.
+        depth = depth_in(~known, _TONE_FADE + 1)[..., None]
+        low *= np.maximum(depth - 1, 0) / np.float32(_TONE_FADE)
     for height, width in reversed(shapes):
         low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
     return low[hole]

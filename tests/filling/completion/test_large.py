@@ -1,0 +1,69 @@
+"""What holds for large photos: memory, seams in finer steps than the small copy's, no borders."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from regionnorm.filling.completion import complete as module
+from regionnorm.filling.completion import refine
+from regionnorm.filling.completion.complete import complete, warm_up
+
+
+def test_memory_is_some_arrays_of_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As small beside the photo as for megapixels.
+    monkeypatch.setattr(module, "_WORK", 2000)
+    monkeypatch.setattr(refine, "_MOST", 5000)
+    rows, columns = np.mgrid[:480, :640]
+    stripes = 90 + 80 * ((columns + rows // 3) // 9 % 2)
+    image = (stripes[..., None] + np.random.default_rng(0).integers(0, 9, (480, 640, 3))).astype(
+        np.uint8
+    )
+    mask = np.zeros((480, 640), bool)
+    mask[90:390, 150:490] = True
+    network = np.full_like(image, 128)
+    warm_up()
+    tracemalloc.start()
+    try:
+        complete(image, mask, network=network)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / mask.size < 76  # bytes; three floating-point channels are 12
+
+
+@pytest.mark.parametrize(("doublings", "times"), [(2, 0), (4, 2)])
+def test_seams_are_moved_where_the_small_copys_pixels_would_show(
+    doublings: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    mask = np.zeros((160, 160), bool)
+    mask[40:120, 40:120] = True
+    monkeypatch.setattr(module, "_WORK", mask.size / 4**doublings)
+    moves = []
+    original = module.move_seams
+
+    def spied(pixels: Any, hole: Any, down: Any, right: Any, *, painted: float | None) -> None:
+        before = down.copy()
+        original(pixels, hole, down, right, painted=painted)
+        moves.append(bool((before != down).any()))
+
+    monkeypatch.setattr(module, "move_seams", spied)
+    complete(image, mask)
+    assert moves == [True] * times
+
+
+def test_a_tone_begins_without_a_step_at_the_border_of_a_large_hole() -> None:
+    hole = np.zeros((384, 384), bool)
+    hole[64:320, 64:320] = True
+    painted = np.full((384, 384, 3), 0.4, np.float32)
+    tone = np.zeros((384, 384), np.float32)
+    filled = np.full((np.count_nonzero(hole), 3), 0.5, np.float32)
+    tone[hole] = module._toned(painted, filled, hole, 4)[:, 0]
+    assert tone[192, 192] < -0.05
+    assert np.abs(np.diff(tone[192, 56:192])).max() < 0.005
