@@ -48,8 +48,8 @@ CASES = (
     Case("structure ends early", "brick", (0, 0, 384), (70, 70, 190, 190), False),
     Case("nothing is invented", "astronaut", (128, 0, 256), (70, 70, 150, 140)),
     Case("clouds between dark and bright", "camera", (120, 60, 256), (60, 60, 200, 190)),
-    Case("grain across a border", "camera", (100, 256, 256), (60, 40, 190, 180)),
-    Case("grain without form", "stereo_motorcycle", (120, 0, 497), (50, 50, 190, 220), False),
+    Case("wrong pieces", "camera", (100, 256, 256), (60, 40, 190, 180)),
+    Case("wrong pieces", "stereo_motorcycle", (120, 0, 497), (50, 50, 190, 220), False),
 )
 
 
