@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app browser test check format docs bench clean
+.PHONY: help install demo app browser test lowest check format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ browser: $(STAMP)
 
 test: browser  ## run the tests, those of the web app in a browser that it gets if there is none
 	$(PYTEST)
+
+lowest: $(STAMP)  ## run the program with the lowest versions that pyproject.toml allows
+	$(BIN)/python tests/lowest.py
 
 check: browser  ## lint, format, types, import rules and tests
 	$(BIN)/ruff check

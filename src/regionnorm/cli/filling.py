@@ -19,6 +19,7 @@ from regionnorm.cli.console import (
     print_note,
     printable,
     progress,
+    quick_imports,
     quiet_decoders,
 )
 
@@ -116,8 +117,9 @@ def inpaint(
         if there is not None:
             _print_done([], there, output, folder=True)
             return 0
-    from regionnorm.filling.inpainter import Inpainter, inpaint_path
-    from regionnorm.masks.check import MaskOptions
+    with quick_imports():
+        from regionnorm.filling.inpainter import Inpainter, inpaint_path
+        from regionnorm.masks.check import MaskOptions
 
     # Without a result to write there is nothing to load a network for.
     inpainter = (
@@ -236,8 +238,9 @@ def serve_app(
       regionnorm app
       regionnorm app --host 0.0.0.0 --port 8000 --password secret
     """
-    from regionnorm.filling.inpainter import Inpainter
-    from regionnorm.web import AppOptions, serve
+    with quick_imports():
+        from regionnorm.filling.inpainter import Inpainter
+        from regionnorm.web import AppOptions, serve
 
     options = AppOptions(host, port, password, max_megapixels, max_queue)
     inpainter = Inpainter(model, device=device, precision=precision, method=method)

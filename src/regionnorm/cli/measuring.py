@@ -17,6 +17,7 @@ from regionnorm.cli.console import (
     print_table,
     printable,
     progress,
+    quick_imports,
     quiet_decoders,
 )
 
@@ -82,12 +83,13 @@ def evaluate(
       regionnorm evaluate default ns telea --data photos/ --report out/report
       regionnorm evaluate runs/first/best.safetensors --data photos/ --masks masks/
     """
-    from regionnorm.data import open_source
-    from regionnorm.devices import keep_freed_memory
-    from regionnorm.masks import MaskFolder
-    from regionnorm.measuring.evaluate import evaluate as run
-    from regionnorm.measuring.evaluate import resolve_models
-    from regionnorm.measuring.perceptual import FrechetDistance, available, make_metrics
+    with quick_imports():
+        from regionnorm.data import open_source
+        from regionnorm.devices import keep_freed_memory
+        from regionnorm.masks import MaskFolder
+        from regionnorm.measuring.evaluate import evaluate as run
+        from regionnorm.measuring.evaluate import resolve_models
+        from regionnorm.measuring.perceptual import FrechetDistance, available, make_metrics
 
     keep_freed_memory()  # an eighth of a network's time here, as batches are all of one size
     wanted = available() if metrics is None else [name for name in metrics if name != "none"]
@@ -164,8 +166,9 @@ def visualize(
       regionnorm visualize photo.jpg --list-layers
       regionnorm visualize photo.jpg --mask mask.png --layer residual.5 -o block.png
     """
-    from regionnorm.inspecting import look as visualizing
-    from regionnorm.masks.check import MaskOptions
+    with quick_imports():
+        from regionnorm.inspecting import look as visualizing
+        from regionnorm.masks.check import MaskOptions
 
     if list_layers:
         with quiet_decoders():

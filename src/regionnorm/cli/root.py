@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -55,7 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 some inputs failed, 2 wrong usage, 130 interrupted.
     """
-    arguments = None if argv is None else list(argv)
+    if argv is not None:
+        return _run(list(argv))
+    try:
+        return _run(None)
+    finally:
+        gc.freeze()  # the process ends: nobody needs its garbage collected
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         status = app(args=arguments, prog_name="regionnorm", standalone_mode=False)
     except _ParseError as error:

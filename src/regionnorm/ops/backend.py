@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeVar
 
 __all__ = ["BACKENDS", "backend", "current_backend", "set_backend"]
@@ -74,10 +76,29 @@ def numba_works() -> bool:
         if HAS_NUMBA:
             try:
                 importlib.import_module("numba")
+                _wake_numba()
             except Exception as error:  # numba refuses a NumPy that is newer than itself, e.g.
                 warnings.warn(f"regionnorm runs without numba: {error}", stacklevel=2)
                 _numba_imports = False
     return _numba_imports
+
+
+def _wake_numba() -> None:
+    """Let numba load what it compiles NumPy's functions to, without SciPy.
+
+    Half of its start goes into importing ``scipy.linalg``, only to learn whether it is there. No
+    kernel here needs it; code of others that does imports it when it is compiled.
+    """
+    name = "scipy.linalg.cython_blas"
+    if name in sys.modules or importlib.util.find_spec("scipy") is None:
+        return
+    sys.modules[name] = ModuleType(name)
+    try:
+        importlib.import_module("numba.np.arraymath")
+    except ImportError:  # another version keeps them elsewhere
+        pass
+    finally:
+        del sys.modules[name]
 
 
 def _check(name: str) -> None:
