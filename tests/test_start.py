@@ -5,7 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("torch._dynamo", "torch._inductor", "lightning", "cv2", "skimage", "gradio", "scipy.linalg")
+HEAVY = (
+    "torch._dynamo",
+    "torch._inductor",
+    "lightning",
+    "cv2",
+    "skimage",
+    "gradio",
+    "scipy.linalg",
+)
 
 
 def test_filling_a_photo_loads_nothing_heavy() -> None:
