@@ -401,6 +401,19 @@ def test_masks_of_another_shape_are_refused_in_one_line() -> None:
     one_line(error)
 
 
+def test_composite_reads_neither_the_hole_of_the_image_nor_the_rest_of_the_output() -> None:
+    image, output = torch.full((1, 3, 2, 2), 0.25), torch.full((1, 3, 2, 2), 0.75)
+    mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.5]]]])
+    image[..., 0, 0], output[..., 0, 1] = float("nan"), float("inf")
+    image.requires_grad_()
+    output.requires_grad_()
+    result = composite(image, output, mask)
+    assert torch.equal(result[0, 0], torch.tensor([[0.75, 0.25], [0.25, 0.5]]))
+    result.sum().backward()
+    assert torch.equal(image.grad[0, 0], torch.tensor([[0.0, 1.0], [1.0, 0.5]]))
+    assert torch.equal(output.grad[0, 0], torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+
+
 def test_composite_takes_the_hole_from_the_output_and_the_rest_from_the_image() -> None:
     image, output = torch.rand(2, 3, 5, 7), torch.rand(2, 3, 5, 7)
     mask = (torch.rand(2, 1, 5, 7) > 0.5).float()

@@ -329,14 +329,16 @@ def mask_to_tensor(mask: Image.Image | npt.NDArray[Any]) -> Tensor:
 def composite(image: Tensor, output: Tensor, mask: Tensor) -> Tensor:
     """Keep the known pixels of ``image`` and take the hole from ``output``.
 
-    Computes ``image * (1 - mask) + output * mask``.
+    Computes ``image * (1 - mask) + output * mask``, but reads neither what lies under the hole nor
+    the output elsewhere, where both may be NaN.
 
     Args:
         image: ``[B, C, H, W]``.
         output: ``[B, C, H, W]``.
         mask: ``[B, 1, H, W]``, 1 = hole.
     """
-    return image * (1 - mask) + output * mask
+    known, filled = image.masked_fill(mask >= 1, 0), output.masked_fill(mask <= 0, 0)
+    return known * (1 - mask) + filled * mask
 
 
 # --- errors --------------------------------------------------------------------------------------
