@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
 from regionnorm.nn.prefill import push_pull
 
-__all__ = ["STRATEGIES", "Strategy", "check_strategy", "fill_holes", "without_hidden"]
+__all__ = ["STRATEGIES", "Strategy", "check_strategy", "fill_holes"]
 
 Pixels = npt.NDArray[Any]
 Hole = npt.NDArray[np.bool_]
@@ -94,7 +94,7 @@ def fill_holes(
     for window, own in _parts(hole, strategy):
         photo, inside = pixels[window.slices], hole[window.slices]
         if hidden is not None:
-            photo = without_hidden(photo, inside, hidden[window.slices])
+            photo = _without_hidden(photo, inside, hidden[window.slices])
         if strategy == "original":
             filled = _pass(run, photo, inside, feather, one_pass=True)
         elif strategy == "resize":
@@ -106,7 +106,7 @@ def fill_holes(
     return result
 
 
-def without_hidden(pixels: Pixels, hole: Hole, hidden: Hole) -> Pixels:
+def _without_hidden(pixels: Pixels, hole: Hole, hidden: Hole) -> Pixels:
     """Continue the visible known pixels smoothly into the hidden ones.
 
     Args:
