@@ -13,19 +13,20 @@ from regionnorm import ops
 from regionnorm.checkpoints import save_weights
 from regionnorm.ops import backend as backends
 from regionnorm.ops.backend import backend, current_backend, set_backend
-from regionnorm.ops.cpu import launch
+from regionnorm.ops.cpu import launch, planes, rows
 
 
 @pytest.fixture
 def kernels_called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    run = launch._run
+    run = launch.run
 
     def note(name: str, *arguments: object, **options: object) -> None:
         names.append(name)
         run(name, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(launch, "_run", note)
+    for module in (launch, planes, rows):
+        monkeypatch.setattr(module, "run", note)
     return names
 
 
