@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from regionnorm.filling.batch import BatchReport, inpaint_path
 from regionnorm.imaging import read_image, read_mask
@@ -326,3 +326,40 @@ def test_an_animation_says_that_its_first_frame_is_filled(
     assert "only the first" in report.warnings[0][1]
     with Image.open(report.done[0]) as image:
         assert (image.format, image.n_frames) == ("GIF", 1)
+
+
+# --- soft masks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_gray_shows_as_much_of_the_fill_unless_it_is_noise(
+    tmp_path: Path, make_photo: Maker, suffix: str
+) -> None:
+    photo = make_photo(40, 30)
+    photo.save(tmp_path / "photo.png")
+    levels = np.zeros((30, 40), np.uint8)
+    levels[8:20, 10:30] = 255
+    levels[8:20, 30:34] = (200, 150, 100, 50)
+    mask = tmp_path / f"mask{suffix}"
+    Image.fromarray(levels).save(mask, quality=95)
+    inpaint_path(red, tmp_path / "photo.png", mask, tmp_path / "out.png")
+    shown, known = (
+        np.asarray(image).astype(float) for image in (Image.open(tmp_path / "out.png"), photo)
+    )
+    share = (
+        levels[..., None] / 255
+        if suffix == ".png"
+        else np.asarray(Image.open(mask))[..., None] > 127
+    )
+    wanted = known + (np.array([255, 0, 51]) - known) * share
+    assert abs(shown - wanted).max() <= 0.51
+
+
+def test_a_saved_soft_mask_fills_the_same_again(tmp_path: Path, make_photo: Maker) -> None:
+    make_photo(40, 30).save(tmp_path / "photo.png")
+    soft = Image.fromarray(np.pad(np.full((12, 12), 255, np.uint8), ((9, 9), (14, 14))))
+    soft.filter(ImageFilter.GaussianBlur(2)).save(tmp_path / "mask.png")
+    first, again, saved = (tmp_path / f"{name}.png" for name in ("first", "again", "saved"))
+    inpaint_path(red, tmp_path / "photo.png", tmp_path / "mask.png", first, save_mask=saved)
+    inpaint_path(red, tmp_path / "photo.png", saved, again)
+    assert np.array_equal(Image.open(first), Image.open(again))

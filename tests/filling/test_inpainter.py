@@ -759,3 +759,31 @@ def test_a_failing_save_is_a_named_failure_that_leaves_nothing_behind(
     message = only_failure(fill(*pair, tmp_path / "out"))
     assert "No space left on device" in message
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_soft_mask_mixes_in_every_depth(rng: np.random.Generator) -> None:
+    levels = np.zeros((24, 32), np.uint8)
+    levels[6:18, 8:24] = 128
+    levels[9:15, 12:20] = 255
+    for photo in (
+        rng.integers(0, 256, (24, 32, 3)).astype(np.uint8),
+        Image.fromarray(rng.integers(0, 65536, (24, 32)).astype(np.uint16)),
+    ):
+        inpainter = Inpainter(Constant(255, 255, 255))
+        mixed = np.asarray(inpainter(photo, levels, soft_mask=True)).astype(float)
+        known, most = np.asarray(photo).astype(float), np.iinfo(np.asarray(photo).dtype).max
+        share = (levels / 255).reshape(levels.shape + (1,) * (known.ndim - 2))
+        assert abs(mixed - (known + (most - known) * share)).max() <= 0.51
+        hard = np.asarray(inpainter(photo, levels)).astype(float)
+        assert (hard[levels == 128] == most).all()
+
+
+def test_a_soft_mask_of_floats_and_of_bools(make_photo: Callable[..., Image.Image]) -> None:
+    photo, hole = make_photo(32, 24), np.zeros((24, 32), bool)
+    hole[6:18, 8:24] = True
+    inpainter = Inpainter(Constant(255, 0, 0))
+    plain = np.asarray(inpainter(photo, hole))
+    assert np.array_equal(inpainter(photo, hole, soft_mask=True), plain)
+    half = np.asarray(inpainter(photo, hole * np.float32(0.6), soft_mask=True)).astype(float)
+    known = np.asarray(photo).astype(float)
+    assert abs(half[hole] - (known + (plain - known) * 0.6)[hole]).max() < 0.52

@@ -18,7 +18,7 @@ from regionnorm.masks.check import (
     make_mask,
     paint_preview,
 )
-from regionnorm.masks.regions import dilate_square
+from regionnorm.masks.regions import dilate_disk, dilate_square
 from regionnorm.photo import Photo
 
 Maker = Callable[..., Image.Image]
@@ -56,9 +56,43 @@ def test_jpeg_noise_is_said(tmp_path: Path) -> None:
     assert (checked.hole != (np.asarray(disk()) > 127)).mean() < 0.01
 
 
-def test_soft_edges_are_said_and_told_from_noise() -> None:
-    [warning] = check(disk().filter(ImageFilter.SMOOTH)).warnings
-    assert "edges are soft" in warning and "--dilate 1" in warning
+def test_soft_edges_show_as_much_of_the_fill_and_need_no_word() -> None:
+    soft = disk().filter(ImageFilter.SMOOTH)
+    levels = np.asarray(soft)
+    checked = check(soft)
+    assert checked.warnings == () and checked.cover is not None
+    gray = (levels > 8) & (levels < 247)
+    assert gray.any() and np.array_equal(checked.cover[gray], levels[gray])
+    assert np.array_equal(checked.hole, levels > 8)
+    inverted = check(Image.fromarray(255 - levels), invert=True)
+    assert inverted.cover is not None and np.array_equal(inverted.cover, checked.cover)
+
+
+def test_hard_masks_are_cut_at_half() -> None:
+    soft = disk().filter(ImageFilter.SMOOTH)
+    checked = check(soft, hard=True)
+    assert checked.cover is None and checked.warnings == ()
+    assert np.array_equal(checked.hole, np.asarray(soft) > 127)
+
+
+def test_wide_grays_are_said() -> None:
+    [warning] = check(disk().filter(ImageFilter.GaussianBlur(6))).warnings
+    assert "show as much of the fill" in warning and "--hard-mask" in warning
+
+
+def test_a_soft_mask_grows_from_where_half_of_the_fill_shows() -> None:
+    soft = disk().filter(ImageFilter.SMOOTH)
+    grown, plain = check(soft, dilate=3), check(soft)
+    assert grown.cover is not None and plain.cover is not None
+    assert (grown.cover >= plain.cover).all()
+    assert (grown.cover[dilate_disk(np.asarray(soft) > 127, 3)] == 255).all()
+
+
+def test_a_mask_without_black_is_cut_at_half() -> None:
+    ramp = np.tile(np.linspace(20, 250, 160).astype(np.uint8), (40, 1))
+    ramp[:, :60], ramp[:, 100:] = 20, 250
+    checked = check(Image.fromarray(ramp), (160, 40))
+    assert checked.cover is None and np.array_equal(checked.hole, ramp > 127)
 
 
 def test_a_mask_that_looks_inverted_is_said_and_inverted_on_request() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "FitMask",
+    "HardMask",
     "InvertMask",
     "Method",
     "Precision",
@@ -41,6 +42,14 @@ FitMask = Annotated[
     bool, typer.Option("--fit-mask", help="Scale a mask of another size to the photo's.")
 ]
 InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Black = hole instead of white.")]
+HardMask = Annotated[
+    bool,
+    typer.Option(
+        "--hard-mask",
+        help="Fill what is brighter than half. Without it, gray shows as much of the fill as it "
+        "is bright.",
+    ),
+]
 Method = Annotated[
     str,
     typer.Option(

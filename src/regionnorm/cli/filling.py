@@ -11,6 +11,7 @@ import typer
 from regionnorm.cli.console import (
     Device,
     FitMask,
+    HardMask,
     InvertMask,
     Method,
     Precision,
@@ -61,6 +62,7 @@ def inpaint(
         ),
     ] = 0,
     fit_mask: FitMask = False,
+    hard_mask: HardMask = False,
     preview: Annotated[
         Path | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
     ] = None,
@@ -148,7 +150,7 @@ def inpaint(
                 overwrite=overwrite,
                 on_progress=on_progress,
                 jobs=jobs,
-                mask_options=MaskOptions(invert_mask, dilate, fit_mask),
+                mask_options=MaskOptions(invert_mask, dilate, fit_mask, hard_mask),
                 quality=quality,
                 save_mask=save_mask,
                 preview=preview,

@@ -36,6 +36,7 @@ from regionnorm.masks.check import (
     make_mask,
     paint_preview,
 )
+from regionnorm.masks.soft import blend
 from regionnorm.photo import Photo, check_target, read_photo, write_photo
 
 __all__ = ["BatchReport", "Fill", "inpaint_path"]
@@ -278,12 +279,14 @@ def _check_free(target: Path, settings: _Settings) -> None:
 def _fill(inpainter: Fill, photo: Photo, mask: CheckedMask) -> Photo:
     fill_photo = getattr(inpainter, "fill_photo", None)
     if fill_photo is not None:
-        filled: Photo = fill_photo(photo, mask.hole, opaque=mask.opaque)
+        filled: Photo = fill_photo(photo, mask.hole, opaque=mask.opaque, cover=mask.cover)
         return filled
     colours = photo.colours()
     result = np.asarray(inpainter(standardize(photo.image), mask.hole).convert("RGB"))
     if colours.dtype == np.uint16:
         result = result.astype(np.uint16) * 257
+    if mask.cover is not None:
+        result = blend(colours, result, mask.cover)
     return photo.filled(result, mask.hole, opaque=mask.opaque)
 
 
@@ -297,7 +300,8 @@ def _write_extras(job: Job, photo: Photo, mask: CheckedMask, settings: _Settings
             raise ValueError(f"cannot save the mask as {target}: JPEG adds noise; use .png")
         _check_free(target, settings)
         if place is settings.save_mask:
-            write_image(Image.fromarray(mask.hole.astype(np.uint8) * 255), target)
+            levels = mask.hole.astype(np.uint8) * 255 if mask.cover is None else mask.cover
+            write_image(Image.fromarray(levels), target)
         else:
             write_image(paint_preview(photo, mask.hole), target)
 

@@ -18,7 +18,8 @@ from regionnorm.filling.any_size import check_strategy, fill_holes
 from regionnorm.filling.batch import BatchReport, Fill, inpaint_path
 from regionnorm.filling.completion.where import wide_holes
 from regionnorm.filling.conditioning import conditioned
-from regionnorm.imaging import mask_to_array
+from regionnorm.imaging import mask_levels, mask_to_array
+from regionnorm.masks.soft import blend, cover_of
 from regionnorm.models.base import InpaintingModel
 from regionnorm.nn.precision import cast_convolutions
 from regionnorm.ops.backend import numba_works
@@ -115,6 +116,7 @@ class Inpainter:
         image: Image.Image | Array,
         mask: Image.Image | Array,
         *,
+        soft_mask: bool = False,
         strategy: str | None = None,
         feather: int | None = None,
         method: str | None = None,
@@ -126,6 +128,8 @@ class Inpainter:
             image: A photo of any mode and size, or a uint8 array ``[H, W]`` or ``[H, W, C]``. Its
                 EXIF orientation is applied.
             mask: White = hole: an image, or an array ``[H, W]``, bool or uint8.
+            soft_mask: Show as much of the fill as the mask is bright; otherwise what is brighter
+                than half is hole.
             strategy: For this photo only; None takes the inpainter's.
             feather: For this photo only; None takes the inpainter's.
             method: For this photo only; None takes the inpainter's.
@@ -141,9 +145,18 @@ class Inpainter:
                 has another size, no hole or nothing but hole, the photo has
                 pixels of 32 bits, or the model's output has another shape or is not finite.
         """
-        photo, hole = Photo.from_image(image), mask_to_array(mask)
+        photo, hole, cover = Photo.from_image(image), mask_to_array(mask), None
+        if soft_mask:
+            cover = _cover(mask)
+            hole = hole if cover is None else cover > 0
         filled = self.fill_photo(
-            photo, hole, strategy=strategy, feather=feather, method=method, variant=variant
+            photo,
+            hole,
+            cover=cover,
+            strategy=strategy,
+            feather=feather,
+            method=method,
+            variant=variant,
         )
         return filled.image
 
@@ -153,6 +166,7 @@ class Inpainter:
         hole: npt.NDArray[np.bool_],
         *,
         opaque: bool = False,
+        cover: npt.NDArray[np.uint8] | None = None,
         strategy: str | None = None,
         feather: int | None = None,
         method: str | None = None,
@@ -164,6 +178,8 @@ class Inpainter:
             photo: What :func:`~regionnorm.photo.read_photo` returns.
             hole: bool ``[H, W]``.
             opaque: Make the hole visible where it is transparent.
+            cover: How much of the fill shows, uint8 ``[H, W]``; None shows all of it. Its hole is
+                every pixel above 0.
             strategy: For this photo only; None takes the inpainter's.
             feather: For this photo only; None takes the inpainter's.
             method: For this photo only; None takes the inpainter's.
@@ -194,6 +210,8 @@ class Inpainter:
             seed = self.variant if variant is None else _checked_variant(variant)
             painted = complete(colours, hole, network=painted, hidden=hidden, seed=seed)
         assert painted is not None
+        if cover is not None:
+            painted = blend(colours, painted, cover)
         return photo.filled(painted, hole, opaque=opaque)
 
     def varies(self, hole: npt.NDArray[np.bool_]) -> bool:
@@ -233,6 +251,16 @@ class Inpainter:
                 "the model returned NaN or infinity; try precision fp32 or other weights"
             )
         return output.float().cpu()
+
+
+def _cover(mask: Image.Image | Array) -> npt.NDArray[np.uint8] | None:
+    levels = mask_levels(mask) if isinstance(mask, Image.Image) else mask.reshape(mask.shape[:2])
+    if levels.dtype == np.uint16:
+        levels = levels // 257
+    elif levels.dtype.kind == "f":
+        levels = np.rint(levels * 255)
+    # Of bool and of 0 and 1 there is nothing between.
+    return cover_of(levels.astype(np.uint8)) if levels.max(initial=0) > 1 else None
 
 
 def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype | None:

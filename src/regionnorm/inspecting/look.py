@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +250,8 @@ def visualize_photo(
     target = Path(output)
     suffix = _check_suffix(target)
     pixels = read_photo(photo)
-    checked = make_mask(pixels, mask, mask_options)
+    # A network knows hole and known pixels, and nothing between.
+    checked = make_mask(pixels, mask, replace(mask_options or MaskOptions(), hard=True))
     image, hole, note = _scaled(pixels, checked.hole)
     network = load_pretrained(model, device=device)
     where = next(network.parameters()).device

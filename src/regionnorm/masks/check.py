@@ -23,6 +23,7 @@ from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
 from regionnorm.masks.rim import bleeds
 from regionnorm.masks.scratches import find_scratches
+from regionnorm.masks.soft import cover_of, grow_cover
 from regionnorm.photo import Photo
 
 __all__ = [
@@ -39,6 +40,7 @@ Hole = npt.NDArray[np.bool_]
 _WHITE_SHARE = 0.6  # masks with more hole than this, border included, look inverted
 _WHITE_BORDER = 0.9
 _FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush leaves
+_LOSSY = ("JPEG", "MPO")
 _NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
 _TIGHT = (
     "the mask is tight: what it covers seems to go on just outside it and may bleed into the fill; "
@@ -57,11 +59,14 @@ class MaskOptions:
         invert: Take black for hole.
         dilate: Grow the hole by this many pixels.
         fit: Scale a mask of another size to the photo's.
+        hard: Fill what is brighter than half, and nothing else; otherwise a gray pixel shows as
+            much of the fill as it is bright.
     """
 
     invert: bool = False
     dilate: int = 0
     fit: bool = False
+    hard: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.dilate <= 1000:
@@ -76,11 +81,13 @@ class CheckedMask:
         hole: bool ``[H, W]``, neither empty nor full.
         warnings: What looks odd, one line each.
         opaque: Whether the hole is to become visible: it was made of transparent pixels.
+        cover: How much of the fill shows, uint8 ``[H, W]``, above 0 in the hole; None: all of it.
     """
 
     hole: Hole
     warnings: tuple[str, ...] = ()
     opaque: bool = False
+    cover: npt.NDArray[np.uint8] | None = None
 
 
 def is_mask_rule(mask: str | os.PathLike[str]) -> bool:
@@ -110,7 +117,11 @@ def make_mask(
     options = options or MaskOptions()
     text = os.fspath(mask)
     if not is_mask_rule(text):
-        levels, notes = decode(Path(text), lambda image, _: _read_file(image, photo))
+        (levels, notes), noisy = decode(
+            Path(text), lambda image, _: (_read_file(image, photo), image.format in _LOSSY)
+        )
+        # JPEG's noise is gray too, and would let what is to go shine through.
+        options = replace(options, hard=options.hard or noisy)
         checked = check_mask(levels, photo.size, options, notes=notes)
         if bleeds(_eight_bit(photo), checked.hole):
             return replace(checked, warnings=(*checked.warnings, _TIGHT))
@@ -154,8 +165,8 @@ def check_mask(
         raise ValueError(f"the mask {_NO_MASK}; were photo and mask exchanged?")
     if mask.shape[:2] != (size[1], size[0]):
         mask = _fit(mask, size, options, warnings)
-    hole = mask_to_array(mask)
-    warnings += _soft_edges(mask, hole)
+    hole, cover = mask_to_array(mask), _cover(mask, options)
+    warnings += _gray_levels(mask, hole, hard=options.hard)
     if options.invert:
         hole = ~hole
     elif _looks_inverted(hole):
@@ -167,9 +178,12 @@ def check_mask(
         raise ValueError(_no_hole(mask, options.invert))
     if options.dilate:
         hole = dilate_disk(hole, options.dilate)
+        cover = None if cover is None else grow_cover(cover, options.dilate)
+    if cover is not None:
+        hole = cover > 0
     if hole.all():
         raise ValueError("the mask is white everywhere; leave black what should be kept")
-    return CheckedMask(hole, tuple(warnings))
+    return CheckedMask(hole, tuple(warnings), cover=cover)
 
 
 def paint_preview(photo: Photo, hole: Hole) -> Image.Image:
@@ -234,20 +248,32 @@ def _fit(
     return (np.asarray(scaled) > 255 * MASK_THRESHOLD).astype(np.uint8) * 255
 
 
-def _soft_edges(mask: npt.NDArray[Any], hole: Hole) -> list[str]:
-    """Say whether a mask of levels has grays, and of what kind."""
+def _cover(mask: npt.NDArray[Any], options: MaskOptions) -> npt.NDArray[np.uint8] | None:
+    """How much of the fill each gray pixel of a mask of levels shows."""
+    if options.hard or mask.dtype != np.uint8 or mask.max(initial=0) <= 1:
+        return None
+    if not (mask > 255 * MASK_THRESHOLD).any():  # two dark levels, of which one is the hole
+        return None
+    cover = cover_of(255 - mask if options.invert else mask)
+    # Without any black, what is dark is meant to be kept.
+    return None if cover is None or cover.all() else cover
+
+
+def _gray_levels(mask: npt.NDArray[Any], hole: Hole, *, hard: bool) -> list[str]:
+    """Say whether a mask of levels has grays elsewhere than along edges, and what they do."""
     if mask.dtype != np.uint8 or mask.max(initial=0) <= 1:
         return []
-    gray = (mask > 0) & (mask < 255)
-    if not gray.any():
-        return []
     edge = dilate_square(hole, 2) & dilate_square(~hole, 2)
-    if (gray & ~edge).mean() > _FUZZ_SHARE:
+    gray = (mask > 0) & (mask < 255)
+    if (gray & ~edge).mean() <= _FUZZ_SHARE:
+        return []
+    share = f"{gray.mean():.1%} of the mask's pixels are neither black nor white"
+    if hard:
         return [
-            f"{gray.mean():.1%} of the mask's pixels are neither black nor white (JPEG noise or a "
-            "soft brush); those above 127 are filled: save masks as PNG, or add --dilate 2"
+            f"{share} (JPEG noise or a soft brush); those above 127 are filled: save masks as PNG, "
+            "or add --dilate 2"
         ]
-    return ["the mask's edges are soft; pixels above 127 are filled, --dilate 1 takes the rest too"]
+    return [f"{share} and show as much of the fill; --hard-mask fills those above 127"]
 
 
 def _looks_inverted(hole: Hole) -> bool:
