@@ -33,15 +33,15 @@ __all__ = ["inpaint", "serve_app"]
 def inpaint(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
     mask: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--mask",
             "-m",
             metavar="MASK",
             help="White = hole. A file, or a folder with the same stems; or alpha (transparent "
-            "pixels), auto:scratches, color:#ff00ff.",
+            "pixels), auto:scratches, color:#ff00ff. Not needed with --expand.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -49,6 +49,13 @@ def inpaint(
             "-o",
             help="The file, or for a folder the folder, to write. Not needed with --preview or "
             "--save-mask.",
+        ),
+    ] = None,
+    expand: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDES",
+            help="Go on beyond the border: left=200,top=10% in pixels or per cent; all=15%.",
         ),
     ] = None,
     invert_mask: InvertMask = False,
@@ -112,17 +119,22 @@ def inpaint(
     Example:
       regionnorm inpaint photo.jpg --mask mask.png -o filled.jpg
       regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
+      regionnorm inpaint photo.jpg --expand left=200,top=10% -o wider.jpg
       regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
     """
+    if mask is None and expand is None:
+        raise ValueError("there is nothing to fill; give --mask, or --expand")
     if not overwrite and save_mask is None and preview is None and report is None:
         there = _done_already(image, mask, output, recursive)
         if there is not None:
             _print_done([], there, output, folder=True)
             return 0
     with quick_imports():
+        from regionnorm.filling.expand import Margins
         from regionnorm.filling.inpainter import Inpainter, inpaint_path
         from regionnorm.masks.check import MaskOptions
 
+    margins = None if expand is None else Margins.parse(expand)
     # Without a result to write there is nothing to load a network for.
     inpainter = (
         Inpainter(
@@ -155,6 +167,7 @@ def inpaint(
                 save_mask=save_mask,
                 preview=preview,
                 report=report,
+                expand=margins,
             )
         # Masks, previews and warnings are the same for each variant.
         save_mask = preview = None
@@ -179,11 +192,15 @@ def _variants(output: Path | None, count: int, *, folder: bool) -> list[Path | N
     return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in numbers]
 
 
-def _done_already(image: Path, mask: str, output: Path | None, recursive: bool) -> int | None:
+def _done_already(
+    image: Path, mask: str | None, output: Path | None, recursive: bool
+) -> int | None:
     """The number of a folder's photos if all are filled, without waiting for PyTorch."""
     from regionnorm.files.pairing import count_results
 
-    if output is None or not (Path(mask).exists() or mask == "alpha" or ":" in mask):
+    if mask is None or output is None:
+        return None
+    if not (Path(mask).exists() or mask == "alpha" or ":" in mask):
         return None
     masks = Path(mask) if Path(mask).exists() else None
     return count_results(image, masks, output, recursive)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ from regionnorm.files.pairing import (
     mask_files,
     mask_finder,
 )
+from regionnorm.filling.expand import Margins, expand_photo
 from regionnorm.imaging import standardize, write_image
 from regionnorm.masks.check import (
     CheckedMask,
@@ -70,7 +71,7 @@ class BatchReport:
 @dataclass(frozen=True)
 class _Settings:
     inpainter: Fill
-    find_mask: Callable[[Job], str | Path]
+    find_mask: Callable[[Job], str | Path | None]
     inputs: Set[tuple[int, int]]
     mask_options: MaskOptions
     overwrite: bool
@@ -79,6 +80,7 @@ class _Settings:
     save_mask: Path | None
     preview: Path | None
     folder: bool
+    expand: Margins | None = None
 
 
 @dataclass
@@ -97,7 +99,7 @@ class _Outcome:
 def inpaint_path(
     inpainter: Fill,
     image: str | os.PathLike[str],
-    mask: str | os.PathLike[str],
+    mask: str | os.PathLike[str] | None,
     output: str | os.PathLike[str] | None,
     *,
     recursive: bool = False,
@@ -109,6 +111,7 @@ def inpaint_path(
     save_mask: str | os.PathLike[str] | None = None,
     preview: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
+    expand: Margins | None = None,
 ) -> BatchReport:
     """Fill a photo, or every photo of a folder, and write the results.
 
@@ -123,7 +126,7 @@ def inpaint_path(
         inpainter: An :class:`~regionnorm.filling.inpainter.Inpainter`, or any function of a photo
             (mode L, LA, RGB or RGBA) and a bool mask.
         image: A photo, or a folder of photos.
-        mask: A mask, a folder of masks, or a rule.
+        mask: A mask, a folder of masks, or a rule; None with ``expand`` alone.
         output: A file for one photo; a folder otherwise. Missing folders are made. None fills
             nothing, for ``save_mask`` and ``preview``.
         recursive: Take the folders inside ``image`` too, and keep their structure.
@@ -136,27 +139,32 @@ def inpaint_path(
         preview: Where to write the photo with its hole in red: a file, or a folder.
         report: A CSV file to write a line to for each photo as soon as it is done; an existing
             report is added to.
+        expand: Go on beyond the border: what to add on each side, beside what the mask takes.
 
     Raises:
         FileNotFoundError: ``image`` or ``mask`` does not exist.
-        ValueError: There are no photos, the same place is given twice, or nothing is asked for.
+        ValueError: There are no photos, the same place is given twice, nothing is asked for, or
+            there is neither a mask nor a margin.
         OSError: The output folder or the report cannot be made or written to.
     """
-    source, rule = Path(image), is_mask_rule(mask)
+    if mask is None and expand is None:
+        raise ValueError("there is nothing to fill; give a mask, or margins to expand by")
+    source, rule = Path(image), mask is None or is_mask_rule(mask)
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; give 1 or more")
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; give 1 to 100")
     if output is None and save_mask is None and preview is None:
         raise ValueError("there is nothing to write; name an output, a mask or a preview to save")
-    masks = None if rule else Path(mask)
+    masks = None if rule or mask is None else Path(mask)
     out = None if output is None else Path(output)
     check_paths(source, masks, out)
     plan = make_plan(source, masks, output, recursive)
     files = mask_files(masks, recursive)
+    same = None if mask is None else os.fspath(mask)
     settings = _Settings(
         inpainter,
-        mask_finder(masks, files) if masks is not None else lambda job: os.fspath(mask),
+        mask_finder(masks, files) if masks is not None else lambda job: same,
         identities([*files, *(job.photo for job in plan)]),
         mask_options or MaskOptions(),
         overwrite,
@@ -165,6 +173,7 @@ def inpaint_path(
         None if save_mask is None else Path(save_mask),
         None if preview is None else Path(preview),
         source.is_dir(),
+        expand,
     )
     if out is not None:
         target = plan[0].target
@@ -241,11 +250,11 @@ def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
         outcome.message = f"{there} exists"
         return
     mask = settings.find_mask(job)
-    outcome.mask = os.fspath(mask)
+    outcome.mask = "" if mask is None else os.fspath(mask)
     photo = read_photo(job.photo)
     outcome.size = photo.size
     target = None if job.target is None else _free_target(job.target, job, photo, settings)
-    checked = make_mask(photo, mask, settings.mask_options)
+    photo, checked = _prepared(photo, mask, settings)
     outcome.hole = float(checked.hole.mean())
     outcome.warnings = (*photo.notes, *checked.warnings)
     _write_extras(job, photo, checked, settings)
@@ -253,6 +262,23 @@ def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
         filled = _fill(settings.inpainter, photo, checked)
         write_photo(filled, target, quality=settings.quality)
     outcome.status, outcome.result = "filled", target
+
+
+def _prepared(
+    photo: Photo, mask: str | os.PathLike[str] | None, settings: _Settings
+) -> tuple[Photo, CheckedMask]:
+    """The photo on its canvas, and all of what is to be filled."""
+    checked = None if mask is None else make_mask(photo, mask, settings.mask_options)
+    if settings.expand is None:
+        assert checked is not None
+        return photo, checked
+    wide, new = expand_photo(photo, settings.expand)
+    if checked is None:
+        return wide, CheckedMask(new)
+    left, top, right, bottom = settings.expand.pixels(photo.size)
+    around = ((top, bottom), (left, right))
+    cover = None if checked.cover is None else np.pad(checked.cover, around, constant_values=255)
+    return wide, replace(checked, hole=np.pad(checked.hole, around) | new, cover=cover)
 
 
 def _free_target(target: Path, job: Job, photo: Photo, settings: _Settings) -> Path:

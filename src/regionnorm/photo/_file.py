@@ -104,6 +104,21 @@ class Photo:
             return None
         return np.asarray(self.image.convert("RGBA").getchannel("A"))
 
+    def on_canvas(self, left: int, top: int, right: int, bottom: int) -> Photo:
+        """Return the photo with so many pixels more on each side, opaque and of any colour."""
+        width, height = self.size
+        image = Image.new(
+            self.image.mode, (left + width + right, top + height + bottom), _opaque(self.image)
+        )
+        if self.image.mode == "P":
+            image.putpalette(self.image.getpalette() or [], "RGB")
+        image.paste(self.image, (left, top))
+        image.info = dict(self.image.info)
+        if self.deep is None:
+            return replace(self, image=image)
+        around = ((top, bottom), (left, right), (0, 0))
+        return replace(self, image=image, deep=np.pad(self.deep, around, constant_values=65535))
+
     def filled(self, colours: Pixels, hole: Hole, *, opaque: bool = False) -> Photo:
         """Return the photo with new colours in the hole; all else stays as it is stored.
 
@@ -126,6 +141,24 @@ class Photo:
         image = _colours.fill(self.image, colours, hole, key=key, opaque=opaque)
         image.info = dict(self.image.info)
         return replace(self, image=image)
+
+
+def _opaque(image: Image.Image) -> int | tuple[int, ...]:
+    """Some colour of an image's mode that hides what is behind it."""
+    bands = len(image.getbands())
+    key = image.info.get("transparency")
+    if image.mode == "P":
+        alpha = np.frombuffer(key, np.uint8) if isinstance(key, bytes) else np.zeros(0, np.uint8)
+        clear = set(np.flatnonzero(alpha < 255)) if isinstance(key, bytes) else {key}
+        return next((entry for entry in range(256) if entry not in clear), 0)
+    if key is not None and image.mode in ("1", "L", "I;16", "I", "RGB"):
+        dark = 0 if bands == 1 else (0, 0, 0)
+        return (
+            dark if key != dark else (1 if image.mode == "1" else 255) if bands == 1 else (255,) * 3
+        )
+    if image.mode in ("LA", "RGBA", "RGBa"):
+        return (0,) * (bands - 1) + (255,)
+    return 0 if bands == 1 else (0,) * bands
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:

@@ -1,0 +1,99 @@
+"""Photos beyond their border: a larger canvas, whose new part is the hole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from regionnorm.photo import Photo
+
+__all__ = ["Margins", "expand_photo"]
+
+Hole = npt.NDArray[np.bool_]
+
+_MOST = 1.0  # of a photo's side that each margin may add: there is no more to copy from
+_PART = re.compile(r"(left|top|right|bottom|all)=(\d+(?:\.\d+)?)(px|%|)")
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What to add on each side, in pixels, or in per cent of the photo's width or height.
+
+    Attributes:
+        left: For instance ``"200"`` or ``"10%"``.
+        top: The same.
+        right: The same.
+        bottom: The same.
+    """
+
+    left: str = "0"
+    top: str = "0"
+    right: str = "0"
+    bottom: str = "0"
+
+    @classmethod
+    def parse(cls, text: str) -> Margins:
+        """Read ``left=200,top=10%``; ``all=`` stands for the four sides.
+
+        Raises:
+            ValueError: It is nothing of the kind.
+        """
+        given: dict[str, str] = {}
+        for part in text.replace(" ", "").split(","):
+            match = _PART.fullmatch(part)
+            sides = [] if match is None else [match[1]]
+            if sides == ["all"]:
+                sides = [field.name for field in fields(cls)]
+            if match is None or not given.keys().isdisjoint(sides):
+                raise ValueError(
+                    f"expand is {text!r}; give sides once each, in pixels or per cent: "
+                    "left=200,top=10%, or all=15%"
+                )
+            given |= dict.fromkeys(sides, match[2] + match[3].removesuffix("px"))
+        return cls(**given)
+
+    def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in pixels for a photo of this width and height.
+
+        Raises:
+            ValueError: Nothing is added, or more than the photo's own size on a side.
+        """
+        amounts = []
+        for side, length in zip(fields(self), (*size, *size), strict=True):
+            value = getattr(self, side.name)
+            share = float(value.removesuffix("%"))
+            amount = round(share / 100 * length) if value.endswith("%") else round(share)
+            if amount > _MOST * length:
+                raise ValueError(
+                    f"expand adds {amount} pixels at the {side.name} of a photo of "
+                    f"{size[0]}x{size[1]}; give at most {int(_MOST * length)}, and more in a "
+                    "second step"
+                )
+            amounts.append(amount)
+        if not any(amounts):
+            raise ValueError("expand adds nothing; give a side, for instance left=10%")
+        left, top, right, bottom = amounts
+        return left, top, right, bottom
+
+
+def expand_photo(photo: Photo, margins: Margins) -> tuple[Photo, Hole]:
+    """Put a photo on a larger canvas.
+
+    Args:
+        photo: Of any mode and depth; its pixels stay as they are stored.
+        margins: What to add.
+
+    Returns:
+        The larger photo, opaque in what is new, and what is new: bool ``[H, W]``.
+
+    Raises:
+        ValueError: As :meth:`Margins.pixels`.
+    """
+    left, top, right, bottom = margins.pixels(photo.size)
+    width, height = photo.size
+    new = np.ones((height + top + bottom, width + left + right), np.bool_)
+    new[top : top + height, left : left + width] = False
+    return photo.on_canvas(left, top, right, bottom), new
