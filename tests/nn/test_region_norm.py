@@ -207,6 +207,39 @@ def test_the_response_learns_through_gamma_and_beta() -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
 
 
+def test_gamma_and_beta_stay_within_the_bound() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 9, 7)
+    layer = LearnableRegionNorm2d(4, bound=0.5)
+    with torch.no_grad():
+        layer.affine.weight.mul_(0.1)
+    free = LearnableRegionNorm2d(4)
+    free.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x), free(x))  # far from the bound it changes nothing
+    with torch.no_grad():
+        for parameter in layer.affine.parameters():
+            parameter.uniform_(-3, 1)
+    free.load_state_dict(layer.state_dict())
+    response = layer.spatial_response(x)
+    gamma, beta = layer.pixel_maps(response)
+    assert gamma.abs().max() <= 0.5 and beta.abs().max() <= 0.5
+    assert free.pixel_maps(response)[1].abs().max() > 1
+    share = (
+        layer.pixel_maps(torch.ones_like(response))[1]
+        / free.pixel_maps(torch.ones_like(response))[1]
+    )
+    assert torch.allclose(share, share.flatten()[0])  # the same maps at a smaller scale
+    layer(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_a_bound_is_shown_and_checked() -> None:
+    assert "bound=0.5" in repr(LearnableRegionNorm2d(4, bound=0.5))
+    for bound in (0.0, -1.0, 1.5):
+        with pytest.raises(ValueError, match="at most 1"):
+            LearnableRegionNorm2d(4, bound=bound)
+
+
 def test_relu_is_part_of_the_layer() -> None:
     layer, fused = learnable(), learnable(activation="relu")
     fused.load_state_dict(layer.state_dict())

@@ -40,6 +40,11 @@ class RNGenerator(InpaintingModel):
         track_running_stats: Running averages in RN-B and RN-L for evaluation, see
             :class:`regionnorm.RegionNorm2d`; with ``stats="batch"``.
         eps_on: ``"region"``, or ``"map"`` as in the released code, see the same.
+        bound: Most that gamma and beta of RN-L may reach, see
+            :class:`regionnorm.LearnableRegionNorm2d`; None as in the paper.
+        output_scale: What the last convolution's result is multiplied by. Its inputs move
+            together: at 1 a single early step of Adam shifts a pixel by a tenth of the range, where
+            the residual wanted with ``prefill="diffusion"`` is a few hundredths.
     """
 
     stride = 4
@@ -59,13 +64,18 @@ class RNGenerator(InpaintingModel):
         prefill: Literal["constant", "diffusion"] = "constant",
         track_running_stats: bool = False,
         eps_on: Literal["region", "map"] = "region",
+        bound: float | None = None,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if prefill not in ("constant", "diffusion"):
             raise ValueError(f"prefill is {prefill!r}; expected 'constant' or 'diffusion'")
+        if not 0 < output_scale <= 1:
+            raise ValueError(f"output_scale is {output_scale}; expected above 0 and at most 1")
         if width < 1 or blocks < 0:
             raise ValueError(f"width is {width} and blocks {blocks}; expected >= 1 and >= 0")
         self.prefill = prefill
+        self.output_scale = output_scale
 
         def norm(kind: str, channels: int, activation: str | None = "relu") -> MaskedNorm:
             return make_norm(
@@ -76,6 +86,7 @@ class RNGenerator(InpaintingModel):
                 activation=activation,
                 track_running_stats=track_running_stats,
                 eps_on=eps_on,
+                bound=bound,
             )
 
         channels = 4 if prefill == "diffusion" else 3
@@ -122,7 +133,7 @@ class RNGenerator(InpaintingModel):
             self.decoder, self.decoder_noise, self.decoder_norms, masks[1::-1], strict=True
         ):
             x = normalise(noise(convolution(x)), region)
-        x = torch.tanh(self.output(x).float())
+        x = torch.tanh(self.output(x).float() * self.output_scale)
         return start + x if self.prefill == "diffusion" else (x + 1) / 2
 
     def _initialise(self, residual_norm: str) -> None:

@@ -35,6 +35,7 @@ def make_norm(
     stats: str = "instance",
     threshold: float = 0.8,
     activation: str | None = None,
+    bound: float | None = None,
     **statistics: Any,
 ) -> MaskedNorm:
     """Make a layer called as ``norm(x, mask)``.
@@ -45,6 +46,7 @@ def make_norm(
         stats: Statistics of RN-B and RN-L.
         threshold: Threshold of RN-L.
         activation: ``"relu"`` to apply a ReLU after normalising, or None.
+        bound: Most that gamma and beta of RN-L may reach, or None.
         **statistics: More options of RN-B and RN-L: ``eps_on``, ``track_running_stats``.
 
     Raises:
@@ -55,7 +57,9 @@ def make_norm(
     if kind == "rn-b":
         return MaskedNorm(RegionNorm2d(channels, **regional))
     if kind == "rn-l":
-        return MaskedNorm(LearnableRegionNorm2d(channels, threshold=threshold, **regional))
+        return MaskedNorm(
+            LearnableRegionNorm2d(channels, threshold=threshold, bound=bound, **regional)
+        )
     if kind == "in":
         return MaskedNorm(nn.InstanceNorm2d(channels, affine=True), activation)
     if kind == "bn":

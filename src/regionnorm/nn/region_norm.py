@@ -271,6 +271,10 @@ class LearnableRegionNorm2d(RegionLayer):
             the layer finds, below and above the threshold.
         momentum: As for :class:`RegionNorm2d`.
         eps_on: As for :class:`RegionNorm2d`.
+        bound: Most that gamma and beta may reach, 0 to 1, or None for no bound as in the paper. A
+            map that all channels share can take all of them below the ReLU at once, from where no
+            gradient brings them back; within a bound of 0.5 a sixth of the values stays above.
+            The convolutions' weights are then used at a smaller scale where their sum exceeds it.
     """
 
     def __init__(
@@ -285,6 +289,7 @@ class LearnableRegionNorm2d(RegionLayer):
         track_running_stats: bool = False,
         momentum: float | None = 0.1,
         eps_on: Literal["region", "map"] = "region",
+        bound: float | None = None,
     ) -> None:
         super().__init__(
             num_features,
@@ -300,7 +305,10 @@ class LearnableRegionNorm2d(RegionLayer):
             raise ValueError(f"kernel_size is {kernel_size}; it should be odd")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
+        if bound is not None and not 0 < bound <= 1:
+            raise ValueError(f"bound is {bound}; expected above 0 and at most 1, or None")
         self.threshold = threshold
+        self.bound = bound
         padding = kernel_size // 2
         self.response = nn.Conv2d(2, 1, kernel_size, padding=padding, bias=False)
         # One convolution with two outputs computes gamma and beta in a single pass.
@@ -321,7 +329,17 @@ class LearnableRegionNorm2d(RegionLayer):
 
     def pixel_maps(self, response: Tensor) -> tuple[Tensor, Tensor]:
         """Gamma and beta of every pixel, ``[N, 1, H, W]`` each (eq. 16)."""
-        return pixel_maps(response, self.affine.weight, cast(Tensor, self.affine.bias))
+        return pixel_maps(response, *self._affine())
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """Weight ``[2, 1, k, k]`` and bias ``[2]`` of gamma and beta, within the bound."""
+        weight, bias = self.affine.weight, cast(Tensor, self.affine.bias)
+        if self.bound is None:
+            return weight, bias
+        # The response is between 0 and 1: no sum of products exceeds that of the magnitudes.
+        reach = weight.abs().sum((1, 2, 3)) + bias.abs()
+        share = (self.bound / reach.clamp(min=self.bound)).to(weight.dtype)
+        return weight * share.view(-1, 1, 1, 1), bias * share
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
@@ -330,8 +348,7 @@ class LearnableRegionNorm2d(RegionLayer):
         return learnable_region_norm(
             x,
             self.response.weight,
-            self.affine.weight,
-            cast(Tensor, self.affine.bias),
+            *self._affine(),
             threshold=self.threshold,
             stats=self.stats,
             eps=self.eps,
@@ -350,6 +367,7 @@ class LearnableRegionNorm2d(RegionLayer):
         return (
             f"{self.num_features}, threshold={self.threshold}, stats={self.stats!r}, "
             f"activation={self.activation!r}{self._settings()}"
+            + ("" if self.bound is None else f", bound={self.bound}")
         )
 
 

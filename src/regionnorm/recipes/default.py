@@ -9,17 +9,22 @@ from regionnorm.training.recipe import Losses, Recipe
 __all__ = ["default", "default_features"]
 
 
+# The network of the shipped weights.
+_SHIPPED: dict[str, bool | int | float | str] = {
+    "width": 32,
+    "prefill": "diffusion",
+    # Without these, a loss on features makes the decoder draw a grid.
+    "upsample": "pixelshuffle-blur",
+    "noise": True,
+}
+
+
 def default() -> Recipe:
-    """The shipped weights' first part: narrow, diffusion prefill, l1, bfloat16; fits a CPU."""
+    """The first part of training: narrow, diffusion prefill, l1, bfloat16; fits a CPU."""
     return Recipe(
         name="default",
-        options={
-            "width": 32,
-            "prefill": "diffusion",
-            # Without these, a loss on features makes the decoder draw a grid.
-            "upsample": "pixelshuffle-blur",
-            "noise": True,
-        },
+        # Without the last two the residual soon dies: the decoder's last ReLU gives zeros alone.
+        options={**_SHIPPED, "bound": 0.5, "output_scale": 0.1},
         losses=Losses(l1=1.0),
         size=128,
         # Crops at about the photos' own resolution, as the network meets them in use.
@@ -39,11 +44,12 @@ def default() -> Recipe:
 
 
 def default_features() -> Recipe:
-    """Their second part, from the shipped weights: l1 and distance of VGG-19 features."""
+    """The second part, from the shipped weights: l1 and distance of VGG-19 features."""
     return replace(
         default(),
         name="default-features",
         init="default",
+        options=_SHIPPED,
         losses=Losses(l1=1.0, feature_distance=1.5),
         size=160,
         batch=5,
