@@ -23,8 +23,11 @@ def test_public_names_are_the_documented_ones() -> None:
         "__version__",
         "convert_region_norm",
         "create_model",
+        "export",
+        "from_pretrained",
         "list_models",
         "load_pretrained",
+        "push_to_hub",
         "region_norm",
     ]
 

@@ -13,6 +13,9 @@ HEAVY = (
     "skimage",
     "gradio",
     "scipy.linalg",
+    "onnx",
+    "onnxruntime",
+    "huggingface_hub",
 )
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regionnorm import checkpoints as checkpoints
+    from regionnorm.checkpoints.hub import from_pretrained, push_to_hub
     from regionnorm.checkpoints.weights import load_pretrained
+    from regionnorm.exporting.onnx import export
     from regionnorm.filling.inpainter import Inpainter
     from regionnorm.models import create_model, list_models
     from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d, convert_region_norm
@@ -30,8 +32,11 @@ __all__ = [
     "__version__",
     "convert_region_norm",
     "create_model",
+    "export",
+    "from_pretrained",
     "list_models",
     "load_pretrained",
+    "push_to_hub",
     "region_norm",
 ]
 
@@ -43,8 +48,11 @@ _HOMES = {
     "RegionNorm2d": "nn",
     "convert_region_norm": "nn",
     "create_model": "models",
+    "export": "exporting.onnx",
+    "from_pretrained": "checkpoints.hub",
     "list_models": "models",
     "load_pretrained": "checkpoints.weights",
+    "push_to_hub": "checkpoints.hub",
     "region_norm": "ops",
 }
 

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from regionnorm._extras import require
+from regionnorm.checkpoints.onnx import load_onnx
 from regionnorm.checkpoints.released import load_released
 from regionnorm.devices import pick_device, without_memory
 from regionnorm.files.whole import atomic_path
@@ -21,6 +22,7 @@ from regionnorm.models import InpaintingModel, create_model
 
 __all__ = [
     "convert_released",
+    "download",
     "load_pretrained",
     "load_released",
     "load_weights",
@@ -211,13 +213,14 @@ def load_pretrained(
 
     Args:
         name_or_path: None or ``"default"``: the weights that come with the package, without any
-            network access. Another packaged name, a weights file, a training run's folder, or a
-            repository on the Hugging Face Hub as ``"owner/name"``.
+            network access. Another packaged name, a weights file, an exported ``.onnx`` file, a
+            training run's folder, or a repository on the Hugging Face Hub as ``"owner/name"``.
         device: Where the network goes; None picks the best device.
 
     Raises:
         ValueError: Nothing by that name.
-        ImportError: A hub repository was asked for without the ``hub`` extra.
+        ImportError: A hub repository was asked for without the ``hub`` extra, or an ``.onnx`` file
+            without ``export``.
     """
     packaged = packaged_weights()
     name = "default" if name_or_path is None else str(name_or_path)
@@ -226,29 +229,37 @@ def load_pretrained(
         path = packaged[name]
     elif path.is_dir():
         path = _run_weights(path)
-    elif not path.is_file():
+    elif not path.is_file() and path.suffix != ".onnx":
         if name.count("/") != 1 or path.suffix:
             choices = ", ".join(packaged) or "none"
             raise ValueError(
                 f"no weights called {name!r}: expected a weights file, a training run's folder, "
                 f"a hub repository owner/name, or packaged weights ({choices})"
             )
-        path = _download(name)
+        path = download(name)
+    if path.suffix == ".onnx":
+        return load_onnx(path, device=pick_device(device))
     return load_weights(path, device=device)
 
 
 def _run_weights(folder: Path) -> Path:
-    """The best weights of a training run, else its latest."""
-    for name in ("best.safetensors", "weights.safetensors"):
+    """The best weights of a training run, else its latest; or those of a folder for the hub."""
+    for name in ("best.safetensors", "weights.safetensors", HUB_FILE):
         if (folder / name).is_file():
             return folder / name
     raise ValueError(f"{folder} holds no best.safetensors or weights.safetensors")
 
 
-def _download(repository: str) -> Path:
+def download(repository: str, **options: Any) -> Path:
+    """Fetch the weights of a hub repository; options are ``hf_hub_download``'s.
+
+    Raises:
+        ValueError: They cannot be fetched.
+        ImportError: huggingface_hub is missing.
+    """
     hub = require("huggingface_hub", extra="hub")
     try:
-        return Path(hub.hf_hub_download(repository, HUB_FILE))
+        return Path(hub.hf_hub_download(repository, HUB_FILE, **options))
     except Exception as error:
         # The hub client raises many kinds of errors; a user needs one line.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

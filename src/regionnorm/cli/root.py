@@ -11,6 +11,7 @@ import typer
 
 from regionnorm import __version__
 from regionnorm.cli.console import print_error
+from regionnorm.cli.exporting import export
 from regionnorm.cli.filling import inpaint, serve_app
 from regionnorm.cli.making import convert, masks, models
 from regionnorm.cli.measuring import evaluate, visualize
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "app": serve_app,
     "models": models,
     "convert": convert,
+    "export": export,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

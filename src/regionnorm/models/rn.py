@@ -215,4 +215,4 @@ class Blur(nn.Module):
 
 
 def _halved(mask: Tensor, times: int) -> tuple[int, int]:
-    return mask.shape[-2] >> times, mask.shape[-1] >> times
+    return mask.shape[-2] // 2**times, mask.shape[-1] // 2**times

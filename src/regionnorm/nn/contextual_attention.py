@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["contextual_attention"]
@@ -56,6 +58,15 @@ def contextual_attention(
     Raises:
         ValueError: The shapes do not fit, ``kernel_size`` is even or ``rate`` odd.
     """
+    if has_torch_function_unary(foreground):
+        options: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "rate": rate,
+            "scale": scale,
+            "fuse": fuse,
+        }
+        given = (foreground, background, mask)
+        return handle_torch_function(contextual_attention, given, *given, **options, chunk=chunk)
     _check(foreground, background, mask, kernel_size, rate)
     height, width = foreground.shape[-2:]
     padding = (0, -width % rate, 0, -height % rate)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from regionnorm._extras import require
 
@@ -36,6 +37,8 @@ def canny_edges(gray: Tensor, hole: Tensor | None = None, *, sigma: float = 2.0)
     Raises:
         ImportError: scikit-image is not installed.
     """
+    if has_torch_function_unary(gray):
+        return handle_torch_function(canny_edges, (gray,), gray, hole, sigma=sigma)
     edges: Tensor = torch.ops.regionnorm_edges.canny(gray.detach(), hole, sigma)
     return edges
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
-__all__ = ["AddedNoise"]
+__all__ = ["AddedNoise", "add_noise"]
 
 PERIOD = 256  # pixels after which the noise repeats
 
@@ -41,7 +42,20 @@ class AddedNoise(nn.Module):
         if self.training:
             down, right = torch.randint(PERIOD, (2,)).tolist()
             noise = noise.roll((down, right), dims=(2, 3))
-        height, width = x.shape[-2:]
-        noise = noise.repeat(1, 1, -(-height // PERIOD), -(-width // PERIOD))
-        noise = noise[..., :height, :width].to(x.dtype)
-        return x + noise * self.strength.to(x.dtype)[:, None, None]
+        return add_noise(x, noise, self.strength)
+
+
+def add_noise(x: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+    """Add a map, repeated over the picture, to all channels.
+
+    Args:
+        x: ``[N, C, H, W]``.
+        noise: ``[1, 1, PERIOD, PERIOD]``.
+        strength: Factor for each channel, ``[C]``.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(add_noise, (x,), x, noise, strength)
+    height, width = x.shape[-2:]
+    noise = noise.repeat(1, 1, -(-height // PERIOD), -(-width // PERIOD))
+    noise = noise[..., :height, :width].to(x.dtype)
+    return x + noise * strength.to(x.dtype)[:, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 __all__ = ["push_pull"]
 
@@ -23,6 +24,8 @@ def push_pull(image: Tensor, mask: Tensor, *, smoothing: int = 4) -> Tensor:
     Returns:
         The image with its hole filled; known pixels are unchanged. A full hole gives 0.5.
     """
+    if has_torch_function_unary(image):
+        return handle_torch_function(push_pull, (image,), image, mask, smoothing=smoothing)
     hole = mask > 0.5
     known = (~hole).to(image.dtype)
     levels = [(image.masked_fill(hole, 0), known)]

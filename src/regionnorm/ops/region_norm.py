@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from regionnorm.ops import plain
 from regionnorm.ops.backend import HAS_NUMBA, HAS_TRITON, current_backend, numba_works
@@ -64,6 +65,9 @@ def region_norm(
     Raises:
         ValueError: Shapes, labels, ``stats`` or ``activation`` do not fit.
     """
+    if has_torch_function_unary(x):
+        options: dict[str, Any] = {"stats": stats, "eps": eps, "activation": activation}
+        return handle_torch_function(region_norm, (x,), x, mask, weight, bias, **options)
     groups = _check(x, stats, activation)
     num_regions = _num_regions(mask, weight, bias, x.shape[1])
     labels = region_labels(x, mask, num_regions)
@@ -156,6 +160,12 @@ def learnable_region_norm(
     Raises:
         ValueError: Shapes, ``stats`` or ``activation`` do not fit.
     """
+    if has_torch_function_unary(x):
+        options: dict[str, Any] = {"stats": stats, "eps": eps, "activation": activation}
+        weights = (response_weight, affine_weight, affine_bias)
+        return handle_torch_function(
+            learnable_region_norm, (x,), x, *weights, threshold=threshold, **options
+        )
     groups = _check(x, stats, activation)
     size = response_weight.shape[-1]
     for name, value, shape in (

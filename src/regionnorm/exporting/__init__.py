@@ -1,0 +1,1 @@
+"""Networks that leave Python: ONNX files that any runtime takes."""
