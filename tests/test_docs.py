@@ -167,6 +167,9 @@ def test_code_of_a_page_runs_from_top_to_bottom(
         return released
 
     monkeypatch.setattr("regionnorm.checkpoints.weights.convert_released", convert)
+    # Nothing is fetched; the page itself has tests of its own.
+    monkeypatch.setattr("regionnorm.web.site.fetch_runtime", lambda: b"")
+    monkeypatch.setattr("regionnorm.web.site._runtime_files", lambda _: {})
     namespace: dict[str, object] = {}
     for language, code in blocks(page):
         if language == "python":

@@ -1,15 +1,18 @@
 """The browser that drives the app's page: where it is, and how a bare machine gets one.
 
-python tests/web/browser.py    installs one where there is none; `make test` does so
+python tests/web/browser.py    installs one where there is none; `make test` does so. It also lets
+                               npm keep the WebAssembly runtime of the static page.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 ADVICE = "no browser: install Debian's chromium, or run `playwright install --with-deps chromium`"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -36,10 +39,10 @@ def starts(path: str) -> bool:
     return succeeds([path, "--version"])
 
 
-def succeeds(command: list[str]) -> bool:
+def succeeds(command: list[str], seconds: float = 60) -> bool:
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -93,6 +96,15 @@ def run(command: list[str]) -> bool:
     return done.returncode == 0
 
 
+def keep_runtime() -> str:
+    """Let npm keep what the static page runs its network with, for tests that fetch nothing."""
+    text = (Path(__file__).parents[2] / "src/regionnorm/web/site.py").read_text(encoding="utf-8")
+    package = f"onnxruntime-web@{re.search(r'^RUNTIME = "(.+)"$', text, re.M)[1]}"
+    npm = shutil.which("npm")
+    kept = npm is not None and succeeds([npm, "cache", "add", "--prefer-offline", package], 300)
+    return package if kept else f"no {package}: install npm"
+
+
 if __name__ == "__main__":
     # Without a browser the other tests still run.
-    print(f"browser: {install() or ADVICE}")
+    print(f"browser: {install() or ADVICE}; {keep_runtime()}")
