@@ -99,7 +99,7 @@ def run(command: list[str]) -> bool:
 def keep_runtime() -> str:
     """Let npm keep what the static page runs its network with, for tests that fetch nothing."""
     text = (Path(__file__).parents[2] / "src/regionnorm/web/site.py").read_text(encoding="utf-8")
-    package = f"onnxruntime-web@{re.search(r'^RUNTIME = "(.+)"$', text, re.M)[1]}"
+    package = "onnxruntime-web@" + re.search(r'^RUNTIME = "(.+)"$', text, re.MULTILINE)[1]
     npm = shutil.which("npm")
     kept = npm is not None and succeeds([npm, "cache", "add", "--prefer-offline", package], 300)
     return package if kept else f"no {package}: install npm"
