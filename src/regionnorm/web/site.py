@@ -35,7 +35,7 @@ _PACKAGE = "onnxruntime-web"
 _FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 _REGISTRY = "https://registry.npmjs.org/"  # where npm looks unless it is told otherwise
 _SECONDS = 300  # that a download may take
-_STATIC = ("start.js", "page.js", "worker.js", "fill.js")
+_STATIC = ("start.js", "page.js", "worker.js", "fill.js", "service.js")
 
 
 def write_site(

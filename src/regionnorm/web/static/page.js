@@ -29,6 +29,7 @@ async function open(canvas, name) {
   await window.regionnorm.open({ name, width, height, mask, preview });
   result.hidden = true;
   fill.disabled = false;
+  start();
   say('Paint over what should go, then Fill.');
 }
 
@@ -84,8 +85,12 @@ fill.addEventListener('click', async () => {
   fill.disabled = false;
 });
 
-function ask(question) {
+function start() {
   worker ??= new Worker(new URL('./worker.js', document.baseURI), { type: 'module' });
+}
+
+function ask(question) {
+  start();
   return new Promise((done, fail) => {
     worker.onmessage = ({ data }) => (data.error ? fail(new Error(data.error)) : done(data));
     worker.onerror = (event) => {
@@ -122,3 +127,18 @@ again.addEventListener('click', async () => {
   await open(filled, photo.name);
   window.scrollTo({ top: 0, behavior: 'smooth' });
 });
+
+// --- every processor, and no network -------------------------------------------------------------
+
+// A page is isolated from its first load behind the service worker on: once, it is loaded again.
+async function isolate() {
+  if (!('serviceWorker' in navigator)) return;
+  await navigator.serviceWorker.register('service.js');
+  await navigator.serviceWorker.ready;
+  if (self.crossOriginIsolated || photo || sessionStorage.getItem('rn-again')) return;
+  sessionStorage.setItem('rn-again', 'once');
+  location.reload();
+}
+isolate()
+  .catch(() => {}) // without it: one thread, and a network at every visit
+  .finally(() => (document.body.dataset.ready = self.crossOriginIsolated ? 'isolated' : 'alone'));

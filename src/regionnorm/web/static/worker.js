@@ -7,12 +7,14 @@ ort.env.wasm.wasmPaths = { wasm: new URL('./ort/ort-wasm-simd-threaded.wasm', im
 // More threads share memory, which browsers allow where the server asks for isolation.
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1;
 
-let session = null;
+// From the start: it takes seconds, in which the visitor paints.
+const loading = ort.InferenceSession.create(new URL('./model.onnx', import.meta.url).href, {
+  executionProviders: ['wasm'],
+});
+loading.catch(() => {}); // told where it is waited for
 
 async function network(image, mask, height, width) {
-  session ??= await ort.InferenceSession.create(new URL('./model.onnx', import.meta.url).href, {
-    executionProviders: ['wasm'],
-  });
+  const session = await loading;
   const { output } = await session.run({
     image: new ort.Tensor('float32', image, [1, 3, height, width]),
     mask: new ort.Tensor('float32', mask, [1, 1, height, width]),
