@@ -56,7 +56,7 @@ def test_every_network_draws_the_same_picture_at_any_size(name: str, tmp_path: P
 OTHERS: list[dict[str, Any]] = [
     {"stats": "batch", "eps_on": "map"},  # as the paper's released weights
     {"stats": "batch", "track_running_stats": True},
-    {"stats": "group:2", "upsample": "transpose"},
+    {"stats": "group:2", "upsample": "transpose", "bound": 0.5},
     {"stats": "layer", "noise": True, "upsample": "pixelshuffle-blur", "prefill": "diffusion"},
 ]
 
