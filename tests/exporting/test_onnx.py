@@ -210,3 +210,19 @@ def test_the_command_exports_by_name_and_says_how_far_off_it_is(
     assert code == 2 and "is an exported network already" in err
     code, _, err = run_cli("export", "nothing", tmp_path / "again.onnx")
     assert code == 2 and err.count("\n") == 1
+
+
+def test_what_needs_the_layers_of_a_network_says_so_in_one_line(
+    tmp_path: Path, run_cli: RunCli, make_photo: PhotoMaker
+) -> None:
+    pytest.importorskip("lightning", reason="pip install 'regionnorm[train]'")
+    pytest.importorskip("matplotlib", reason="pip install 'regionnorm[study]'")
+    path = export(small("rn", blocks=0), tmp_path / "model.onnx", sizes=()).path
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make_photo(64, 64).save(photos / "photo.png")
+    train = ["train", "default", "--data", photos, "--out", tmp_path / "run", "--set", "size=64"]
+    train += ["--set", f"init={path}", "--set", "accelerator=cpu", "--set", "workers=0"]
+    for command in (["visualize", photos / "photo.png", "--list-layers", "--model", path], train):
+        code, _, err = run_cli(*command)
+        assert code == 2 and "an exported network" in err.splitlines()[-1]

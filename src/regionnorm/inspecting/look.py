@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -253,14 +254,25 @@ def visualize_photo(
     # A network knows hole and known pixels, and nothing between.
     checked = make_mask(pixels, mask, replace(mask_options or MaskOptions(), hard=True))
     image, hole, note = _scaled(pixels, checked.hole)
-    network = load_pretrained(model, device=device)
-    where = next(network.parameters()).device
+    network, where = _network(model, device)
     inside = look_inside(network, image.to(where), hole.to(where), layers)
     name = f"{Path(photo).name}, {Path(model).name}: {_title(network)}"
     figure = draw_inside(inside, title=name, note=note)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format=suffix)
     return (*checked.warnings, *([f"{Path(photo).name} is {note}"] if note else []))
+
+
+def _network(model: str, device: str | None) -> tuple[nn.Module, torch.device]:
+    """A network by name whose layers can be watched, and where it is."""
+    network = load_pretrained(model, device=device)
+    first = next(network.parameters(), None)
+    if first is None:
+        raise ValueError(
+            f"{model} is an exported network, whose layers cannot be seen; give the weights that "
+            "it was made of"
+        )
+    return network, first.device
 
 
 def list_layers(
@@ -279,8 +291,7 @@ def list_layers(
     pixels = read_photo(photo)
     nothing = np.zeros((pixels.size[1], pixels.size[0]), bool)
     image, hole, _ = _scaled(pixels, nothing)
-    network = load_pretrained(model, device=device)
-    where = next(network.parameters()).device
+    network, where = _network(model, device)
     return layer_sizes(network, image.to(where), hole.to(where))
 
 

@@ -110,9 +110,12 @@ class TrainingState:
             ValueError: They belong to another network.
         """
         start = load_pretrained(weights)
-        if not isinstance(start, InpaintingModel) or (
-            (start.name, start.options) != (self.model.name, self.model.options)
-        ):
+        if not isinstance(start, InpaintingModel):
+            raise ValueError(
+                f"init {weights!r} is an exported network, which cannot be trained; give the "
+                "weights that it was made of"
+            )
+        if (start.name, start.options) != (self.model.name, self.model.options):
             raise ValueError(
                 f"init {weights!r} is {start.name!r} with options {start.options}, not "
                 f"{self.model.name!r} with {self.model.options}; set the same model and options"
