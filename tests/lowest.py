@@ -2,8 +2,9 @@
 
     python tests/lowest.py
 
-Fills a photo, evaluates two fillers, measures FID, trains two steps and visualizes, each of which
-has to end well. Python 3.10 to 3.12: for newer ones some of the oldest versions were never built.
+Fills a photo, evaluates two fillers, measures FID, trains two steps, visualizes and exports, each
+of which has to end well. Python 3.10 to 3.12: for newer ones some of the oldest versions were
+never built.
 pip installs with its own settings; PyTorch for CPUs alone is far smaller, where pip knows it.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("fast", "eval", "train", "study", "lpips")
+EXTRAS = ("fast", "eval", "train", "study", "lpips", "export")
 _REQUIREMENT = re.compile(r'"([A-Za-z][\w.-]*)>=([\w.]+)"')
 
 # What runs there, with the repository's src on the path and a folder as its argument.
@@ -51,6 +52,7 @@ commands = {
               "--set", "batch=1", "--set", "size=64", "--set", "losses.perceptual=0",
               "--set", "losses.style=0", "--set", "losses.feature_distance=0"],
     "visualize": ["visualize", photo, "-m", mask, "-o", out / "inside.png"],
+    "export": ["export", "default", out / "model.onnx"],
 }
 for name, command in commands.items():
     if main([str(part) for part in command]) != 0:

@@ -43,7 +43,9 @@ class Graph:
     def nodes(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
         """Add a node, and return the names of its outputs."""
         names = [self._name(kind) for _ in range(outputs)]
-        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), names, **attributes))
+        # With a name: older runtimes make new names of nodes', and refuse two that are alike.
+        node = self._onnx.helper.make_node(kind, list(inputs), names, names[0], **attributes)
+        self._nodes.append(node)
         return names
 
     def constant(self, value: Array) -> str:
@@ -93,7 +95,7 @@ class Graph:
         """
         helper = self._onnx.helper
         for name, value in outputs.items():
-            self._nodes.append(helper.make_node("Identity", [value], [name]))
+            self._nodes.append(helper.make_node("Identity", [value], [name], name))
         nodes = self._needed(set(outputs))
         used = {name for node in nodes for name in _inputs(node)}
         stored = [
