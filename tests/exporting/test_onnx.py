@@ -109,6 +109,12 @@ def test_half_precision_halves_the_file_and_stays_near(tmp_path: Path) -> None:
     assert full.largest < half.largest < 0.05
 
 
+def test_a_network_stays_as_it_is_in_training_and_in_half_precision(tmp_path: Path) -> None:
+    model = small("rn", blocks=0).train().bfloat16()
+    assert export(model, tmp_path / "model.onnx", sizes=SIZES[:1]).largest < NEAR
+    assert model.training and next(model.parameters()).dtype == torch.bfloat16
+
+
 def test_a_picture_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ Method = Annotated[
     ),
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]
-Weights = Annotated[str, typer.Option(help="default, or a weights file.")]
+Weights = Annotated[str, typer.Option(help="default, a weights file or an .onnx file.")]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -87,15 +88,12 @@ def export(
     network = model if isinstance(model, InpaintingModel) else find_network(model)
     for module in ("onnx", "onnxruntime"):
         require(module, extra="export")
-    was_training = network.training
-    network.eval()
-    try:
-        proto = _written_down(network, half, licence)
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(proto.SerializeToString())
-            differences = _differences(network, temporary, sizes, _MOST_HALF if half else _MOST)
-    finally:
-        network.train(was_training)
+    # A copy: the network stays where it is, in its own precision, in training or not.
+    twin = copy.deepcopy(network).to("cpu", torch.float32).eval()
+    proto = _written_down(twin, half, licence)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+        differences = _differences(twin, temporary, sizes, _MOST_HALF if half else _MOST)
     return Exported(target, differences)
 
 
@@ -167,13 +165,12 @@ def _differences(
     network: InpaintingModel, path: Path, sizes: Sequence[tuple[int, int]], most: float
 ) -> dict[tuple[int, int], float]:
     exported, found = load_onnx(path), {}
-    device = next(network.parameters()).device
     for height, width in sizes:
         image, mask = _picture(height, width)
         # Whatever read this would show it everywhere.
         poisoned = image.masked_fill(mask > 0.5, torch.nan)
         with torch.no_grad():
-            expected = network(poisoned.to(device), mask.to(device)).cpu().float()
+            expected = network(poisoned, mask)
         difference = (exported(poisoned, mask) - expected).abs()
         found[height, width] = float(difference.max())
         if not (mean := float(difference.mean())) <= most:

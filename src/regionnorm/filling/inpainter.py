@@ -42,8 +42,8 @@ class Inpainter:
 
     Args:
         model: None for the weights that come with the package, a name or a file for
-            :func:`regionnorm.load_pretrained`, or a module called as ``model(image, mask)``,
-            which is put into evaluation mode.
+            :func:`regionnorm.load_pretrained`, exported ``.onnx`` files too, or a module called as
+            ``model(image, mask)``, which is put into evaluation mode.
         device: Where to run; None leaves a module where it is and picks the best device otherwise.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or None for bf16 where the device computes in
             it natively: it takes about 0.6 of the time and changes a filled pixel by about a fifth
