@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from regionnorm import ops
 from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
+from regionnorm.nn import region_norm as layers
+from regionnorm.ops.backend import HAS_NUMBA, set_backend
 
 WORKER = Path(__file__).with_name("two_processes.py")
 
@@ -230,3 +232,42 @@ def test_one_mask_serves_a_batch_in_evaluation_too() -> None:
     layer(x, mask)
     found = layer.eval()(x, mask)
     torch.testing.assert_close(found, layer(x, mask.expand(2, -1, -1, -1)))
+
+
+def tracked_kind(kind: str) -> RegionNorm2d | LearnableRegionNorm2d:
+    torch.manual_seed(1)
+    if kind == "RN-L":
+        return LearnableRegionNorm2d(5, threshold=0.5, stats="batch", track_running_stats=True)
+    regions = 3 if kind == "three regions" else 2
+    return RegionNorm2d(5, regions, stats="batch", track_running_stats=True)
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba: pip install 'regionnorm[fast]'")
+@pytest.mark.parametrize("kind", ["RN-B", "three regions", "RN-L"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_averages_come_from_the_kernels_and_equal_the_plain_ones(
+    kind: str, layout: torch.memory_format, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, plain = tracked_kind(kind), tracked_kind(kind)
+    for step in range(3):
+        x = (torch.randn(3, 5, 12, 9) * 3 + 40).to(dtype).to(memory_format=layout)
+        mask = torch.randint(0, 3 if kind == "three regions" else 2, (3, 1, 12, 9))
+        if step == 0:
+            mask[:] = 0  # a region that does not occur
+        given = (x,) if kind == "RN-L" else (x, mask)
+        with monkeypatch.context() as patch:
+            patch.setattr(layers, "region_moments", None)  # not called beside the kernels
+            result = ours(*(t.clone().requires_grad_(t.is_floating_point()) for t in given))
+        result.float().sum().backward()
+        set_backend("plain")
+        try:
+            wanted = plain(*given)
+        finally:
+            set_backend("auto")
+        assert torch.allclose(
+            result.float(), wanted.float(), atol=2e-4 if dtype.itemsize == 4 else 0.1
+        )
+    for name, buffer in ours.named_buffers():
+        other = plain.get_buffer(name)
+        assert torch.allclose(buffer, other, rtol=1e-4, atol=1e-4), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, cast
 
 import torch
@@ -12,12 +13,14 @@ from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
 from regionnorm.ops.moments import (
     Moments,
     find_regions,
+    moments_of_kernel,
     normalise_regions,
     region_moments,
     several_processes,
 )
 from regionnorm.ops.plain import Regions, pixel_maps, spatial_response, spread
 from regionnorm.ops.region_norm import parse_stats
+from regionnorm.ops.statistics import statistics_wanted
 
 __all__ = ["LearnableRegionNorm2d", "RegionLayer", "RegionNorm2d", "resize_mask"]
 
@@ -106,12 +109,24 @@ class RegionLayer(nn.Module):
             eps = self.eps * pixels.sum(-1, keepdim=True) / pixels.clamp(min=1)
         return normalise_regions(x, regions, moments.mean, moments.variance, eps)
 
-    def _follow(self, x: Tensor, mask: Tensor) -> None:
-        """Let the running averages follow features that the kernels have normalised."""
-        if self.track_running_stats and self.training:
+    def _followed(
+        self, normalise: Callable[[], Tensor], x: Tensor, find_mask: Callable[[], Tensor]
+    ) -> Tensor:
+        """Run the kernels, and let the running averages follow the statistics that they took."""
+        if not (self.track_running_stats and self.training):
+            return normalise()
+        if torch.compiler.is_compiling():  # the compiler sees no other way out of a kernel
+            result, found = normalise(), list[Tensor]()
+        else:
+            with statistics_wanted() as found:
+                result = normalise()
+        if found:
+            self._remember(moments_of_kernel(found[-1], self.eps))
+        else:
             with torch.no_grad():
-                regions = find_regions(x, mask, self.num_regions)
+                regions = find_regions(x, find_mask(), self.num_regions)
                 self._remember(region_moments(x, regions))
+        return result
 
     @torch.no_grad()
     def _remember(self, moments: Moments) -> None:
@@ -224,16 +239,19 @@ class RegionNorm2d(RegionLayer):
             mask = mask.bool()
         if not self._uses_kernels():
             return self._in_plain_torch(x, mask)
-        self._follow(x, mask)
-        return region_norm(
-            x,
-            mask,
-            self.weight,
-            self.bias,
-            stats=self.stats,
-            eps=self.eps,
-            activation=self.activation,
-        )
+
+        def normalise() -> Tensor:
+            return region_norm(
+                x,
+                mask,
+                self.weight,
+                self.bias,
+                stats=self.stats,
+                eps=self.eps,
+                activation=self.activation,
+            )
+
+        return self._followed(normalise, x, lambda: mask)
 
     def _in_plain_torch(self, x: Tensor, mask: Tensor) -> Tensor:
         regions = find_regions(x, mask, self.num_regions)
@@ -343,17 +361,21 @@ class LearnableRegionNorm2d(RegionLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
-        if self.track_running_stats or not self._uses_kernels():
+        if not self._uses_kernels():
             return self._in_plain_torch(x)
-        return learnable_region_norm(
-            x,
-            self.response.weight,
-            *self._affine(),
-            threshold=self.threshold,
-            stats=self.stats,
-            eps=self.eps,
-            activation=self.activation,
-        )
+
+        def normalise() -> Tensor:
+            return learnable_region_norm(
+                x,
+                self.response.weight,
+                *self._affine(),
+                threshold=self.threshold,
+                stats=self.stats,
+                eps=self.eps,
+                activation=self.activation,
+            )
+
+        return self._followed(normalise, x, lambda: self.region_mask(self.spatial_response(x)))
 
     def _in_plain_torch(self, x: Tensor) -> Tensor:
         response = self.spatial_response(x)

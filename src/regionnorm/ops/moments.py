@@ -18,6 +18,7 @@ from regionnorm.ops.region_norm import region_labels
 __all__ = [
     "Moments",
     "find_regions",
+    "moments_of_kernel",
     "normalise_regions",
     "region_moments",
     "several_processes",
@@ -93,6 +94,20 @@ def region_moments(
     sums = torch.cat([region_sums(v, regions) for v in (centred, centred.square())], dim=1)
     shift, square = (_reduced(sums, batch, synchronise) / count.clamp(min=1)).chunk(2, dim=1)
     return Moments(rough + shift, square - shift.square(), count)
+
+
+def moments_of_kernel(stats: Tensor, eps: float) -> Moments:
+    """What a kernel with statistics over the batch gave away, as moments.
+
+    Args:
+        stats: ``[4, N, K, C]``, see :func:`~regionnorm.ops.statistics.statistics_wanted`.
+        eps: That of the call.
+    """
+    # All samples have the same.
+    mean, rest, inverse, count = (part.t()[None] for part in stats[:, 0])
+    occupied = inverse > 0
+    variance = inverse.square().reciprocal().sub(eps).clamp(min=0)
+    return Moments(mean + rest, torch.where(occupied, variance, 0), count[:, :1])
 
 
 def several_processes() -> bool:

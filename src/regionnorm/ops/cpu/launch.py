@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from regionnorm.ops.cpu import planes, rows
 from regionnorm.ops.cpu.call import float32, run
+from regionnorm.ops.statistics import give_statistics
 
 __all__ = [
     "affine_backward",
@@ -58,6 +59,7 @@ def affine_forward(
     found: tuple[Tensor, Tensor] = layout.affine_forward(
         x, labels.contiguous(), *affine, regions, kind, num_groups, eps, relu
     )
+    give_statistics(found[1])
     return found
 
 
@@ -125,6 +127,7 @@ def pixel_forward(
     x, layout = _layout(x)
     given = _maps(labels, scale, shift, relu)
     found: tuple[Tensor, Tensor] = layout.pixel_forward(x, kind, num_groups, eps, given)
+    give_statistics(found[1])
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from regionnorm.ops.backend import constant_when_compiled
+from regionnorm.ops.statistics import give_statistics
 
 __all__ = [
     "Options",
@@ -228,6 +229,7 @@ def forward(
                 *(*inputs[:4], out, stats, *inputs.sizes(), *inputs.steps, eps),
                 **tiles.options(PIXEL=pixel, RELU=relu, LAST=inputs.last),
             )
+    give_statistics(stats)
     return out, stats
 
 
