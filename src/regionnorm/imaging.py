@@ -7,7 +7,6 @@ command line, the Python API, training and evaluation agree on orientation, mode
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from regionnorm.files.formats import format_of
+from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode, save_image
 
 __all__ = [
@@ -74,7 +74,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         OSError: The file cannot be opened.
         ValueError: The file is no image, is damaged or cut short, or is too large.
     """
-    return decode(Path(path), lambda image, _: standardize(image))
+    return decode(as_place(path), lambda image, _: standardize(image))
 
 
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
@@ -87,7 +87,7 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
         OSError: The file cannot be opened.
         ValueError: The file is no image, is damaged or cut short, or is too large.
     """
-    return decode(Path(path), lambda image, _: mask_to_array(image))
+    return decode(as_place(path), lambda image, _: mask_to_array(image))
 
 
 def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options: Any) -> None:
@@ -106,7 +106,7 @@ def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options
         ValueError: The suffix belongs to no known format, or the format cannot hold the mode.
         OSError: The place cannot be written to.
     """
-    target = Path(path)
+    target = as_place(path)
     check_writable(target, image.mode)
     format_name = format_of(target)
     options = dict(_SAVE_DEFAULTS.get(format_name, {}))
@@ -122,7 +122,7 @@ def supports_mode(path: str | os.PathLike[str], mode: str) -> bool:
     Raises:
         ValueError: The suffix belongs to no known format.
     """
-    modes = _MODES.get(format_of(Path(path)), frozenset({"L", "LA", "RGB", "RGBA"}))
+    modes = _MODES.get(format_of(as_place(path)), frozenset({"L", "LA", "RGB", "RGBA"}))
     return mode in modes
 
 
@@ -134,7 +134,7 @@ def check_writable(path: str | os.PathLike[str], mode: str) -> None:
     """
     if not supports_mode(path, mode):
         raise ValueError(
-            f"cannot write {path}: {Path(path).suffix} holds no {mode} pixels; "
+            f"cannot write {path}: {as_place(path).suffix} holds no {mode} pixels; "
             "use .png, .webp or .tif"
         )
 

@@ -8,13 +8,14 @@ whole map.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from regionnorm.devices import pick_device, without_memory
+from regionnorm.files.remote import as_place, local_copy
 from regionnorm.models import InpaintingModel, create_model
 
 __all__ = ["from_released", "load_released"]
@@ -30,7 +31,7 @@ CONVOLUTIONS = {
 
 
 def load_released(
-    path: str | Path, *, device: str | torch.device | None = "cpu"
+    path: str | os.PathLike[str], *, device: str | torch.device | None = "cpu"
 ) -> InpaintingModel:
     """Load a checkpoint of the paper's authors: ``model(image, mask) -> image``.
 
@@ -47,11 +48,12 @@ def load_released(
         FileNotFoundError: There is no such file.
         ValueError: It is no state dict, or not that of the released generator.
     """
-    path = Path(path)
-    if not path.is_file():
+    place = as_place(path)
+    if not place.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with local_copy(place) as local:
+            state = torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # by name and content torch picks a reader, each with own errors
         raise ValueError(
             f"{path} cannot be read as weights; give the .pth, an intact saved state dict"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from regionnorm._extras import require
 from regionnorm.checkpoints.onnx import load_onnx
 from regionnorm.checkpoints.released import load_released
 from regionnorm.devices import pick_device, without_memory
+from regionnorm.files.remote import Place, as_place, is_url, local_copy
 from regionnorm.files.whole import atomic_path
 from regionnorm.models import InpaintingModel, create_model
 
@@ -38,7 +40,7 @@ HUB_FILE = "model.safetensors"
 
 def save_weights(
     model: InpaintingModel,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     half: bool = False,
     metadata: Mapping[str, str] | None = None,
@@ -78,7 +80,7 @@ def _halved(value: Tensor) -> Tensor:
     return half if torch.isfinite(half).all() else value
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the header of a weights file without its tensors.
 
     Returns:
@@ -88,14 +90,22 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It is not a weights file of this package.
     """
-    path = Path(path)
-    if not path.is_file():
+    place = as_place(path)
+    if not place.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
+    with local_copy(place) as local:
+        return _read_header(local, place)
+
+
+def _read_header(local: Path, path: Place) -> dict[str, Any]:
+    """What :func:`read_metadata` does, with a copy on this machine; ``path`` is for messages."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(local), framework="pt") as file:
             text = (file.metadata() or {}).get(HEADER, "{}")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file{_instead(path, error)}") from error
+        raise ValueError(
+            f"{path} is not a safetensors file{_instead(path, local, error)}"
+        ) from error
     try:
         metadata: dict[str, Any] = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
@@ -113,11 +123,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def _instead(path: Path, error: Exception) -> str:
+def _instead(path: Place, local: Path, error: Exception) -> str:
     """What to give in the place of a file that safetensors cannot read."""
     if path.name == "checkpoint.pt":
         return f"; give the run's folder, {path.parent}"
-    with path.open("rb") as file:
+    with local.open("rb") as file:
         start = file.read(2)
     if start in (b"PK", b"\x80\x02"):  # torch.save's, today and before 2020
         return (
@@ -127,15 +137,25 @@ def _instead(path: Path, error: Exception) -> str:
     return f": {error}"
 
 
-def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu") -> InpaintingModel:
+def load_weights(
+    path: str | os.PathLike[str], *, device: str | torch.device | None = "cpu"
+) -> InpaintingModel:
     """Build the network that a weights file describes and load it, in float32, for inference.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not a weights file of this package, or does not fit its own header.
     """
-    metadata = read_metadata(path)
-    with safe_open(str(path), framework="pt") as file:
+    place = as_place(path)
+    if not place.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    with local_copy(place) as local:
+        return _load(local, place).to(pick_device(device)).eval()
+
+
+def _load(local: Path, path: Place) -> InpaintingModel:
+    metadata = _read_header(local, path)
+    with safe_open(str(local), framework="pt") as file:
         # Before anything is made: a header may claim any width, and a network of zeros is as large.
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
         model = _described(path, metadata, shapes)
@@ -143,11 +163,11 @@ def load_weights(path: str | Path, *, device: str | torch.device | None = "cpu")
         # Tensors of another type, such as half precision, become what the network is made of.
         tensors = {key: file.get_tensor(key).to(expected[key].dtype) for key in shapes}
     model.load_state_dict(tensors, assign=True)
-    return model.to(pick_device(device)).eval()
+    return model
 
 
 def _described(
-    path: str | Path, metadata: Mapping[str, Any], shapes: Mapping[str, list[int]]
+    path: Place, metadata: Mapping[str, Any], shapes: Mapping[str, list[int]]
 ) -> InpaintingModel:
     """The network of a header, without memory for its tensors, which ``shapes`` have to fit.
 
@@ -179,7 +199,9 @@ def _described(
     return model
 
 
-def convert_released(source: str | Path, target: str | Path) -> InpaintingModel:
+def convert_released(
+    source: str | os.PathLike[str], target: str | os.PathLike[str]
+) -> InpaintingModel:
     """Turn a checkpoint of the paper's authors into a weights file of this package.
 
     Args:
@@ -193,10 +215,10 @@ def convert_released(source: str | Path, target: str | Path) -> InpaintingModel:
         FileNotFoundError: There is no such file.
         ValueError: It is not the released generator, or ``target`` has another suffix.
     """
-    if Path(target).suffix != ".safetensors":
+    if as_place(target).suffix != ".safetensors":
         raise ValueError(f"{target} should end in .safetensors")
     model = load_released(source)
-    save_weights(model, target, metadata={"source": Path(source).name})
+    save_weights(model, target, metadata={"source": as_place(source).name})
     return model
 
 
@@ -207,14 +229,15 @@ def packaged_weights() -> dict[str, Path]:
 
 
 def load_pretrained(
-    name_or_path: str | Path | None = None, *, device: str | torch.device | None = "cpu"
+    name_or_path: str | os.PathLike[str] | None = None, *, device: str | torch.device | None = "cpu"
 ) -> nn.Module:
     """Load trained weights, ready to fill holes: ``model(image, mask) -> image``.
 
     Args:
         name_or_path: None or ``"default"``: the weights that come with the package, without any
-            network access. Another packaged name, a weights file, an exported ``.onnx`` file, a
-            training run's folder, or a repository on the Hugging Face Hub as ``"owner/name"``.
+            network access. Another packaged name, a weights file, an exported ``.onnx`` file or a
+            training run's folder (each of them by path or URL, such as ``s3://bucket/run``), or a
+            repository on the Hugging Face Hub as ``"owner/name"``.
         device: Where the network goes; None picks the best device.
 
     Raises:
@@ -223,13 +246,13 @@ def load_pretrained(
             without ``export``.
     """
     packaged = packaged_weights()
-    name = "default" if name_or_path is None else str(name_or_path)
-    path = Path(name)
+    name = "default" if name_or_path is None else os.fspath(name_or_path)
+    path = as_place(name)
     if name in packaged:
         path = packaged[name]
     elif path.is_dir():
         path = _run_weights(path)
-    elif not path.is_file() and path.suffix != ".onnx":
+    elif not path.is_file() and path.suffix != ".onnx" and not is_url(name):
         if name.count("/") != 1 or path.suffix:
             choices = ", ".join(packaged) or "none"
             raise ValueError(
@@ -238,11 +261,14 @@ def load_pretrained(
             )
         path = download(name)
     if path.suffix == ".onnx":
-        return load_onnx(path, device=pick_device(device))
+        if is_url(path) and not path.is_file():
+            raise FileNotFoundError(f"weights file {path} does not exist")
+        with local_copy(path) as local:
+            return load_onnx(local, device=pick_device(device))
     return load_weights(path, device=device)
 
 
-def _run_weights(folder: Path) -> Path:
+def _run_weights(folder: Place) -> Place:
     """The best weights of a training run, else its latest; or those of a folder for the hub."""
     for name in ("best.safetensors", "weights.safetensors", HUB_FILE):
         if (folder / name).is_file():

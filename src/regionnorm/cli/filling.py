@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +22,7 @@ from regionnorm.cli.console import (
     quick_imports,
     quiet_decoders,
 )
+from regionnorm.files.remote import Place, as_place, is_url
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +31,7 @@ __all__ = ["inpaint", "serve_app"]
 
 
 def inpaint(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A photo, or a folder of photos.")],
     mask: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +43,7 @@ def inpaint(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
@@ -71,10 +71,10 @@ def inpaint(
     fit_mask: FitMask = False,
     hard_mask: HardMask = False,
     preview: Annotated[
-        Path | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
+        str | None, typer.Option(help="Write the photo with its hole in red: a file or folder.")
     ] = None,
     save_mask: Annotated[
-        Path | None, typer.Option(help="Write the mask that is used: a file or folder.")
+        str | None, typer.Option(help="Write the mask that is used: a file or folder.")
     ] = None,
     strategy: Annotated[
         str, typer.Option(help="For large photos and holes: auto, original, crop or resize.")
@@ -102,7 +102,7 @@ def inpaint(
         int, typer.Option(metavar="N", min=1, help="Photos of a folder worked on at once.")
     ] = 1,
     report: Annotated[
-        Path | None, typer.Option(help="CSV file to add a line to for each photo.")
+        str | None, typer.Option(help="CSV file to add a line to for each photo.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results.")
@@ -148,7 +148,8 @@ def inpaint(
         if output is not None
         else _no_fill
     )
-    outputs = _variants(output, variants, folder=image.is_dir())
+    folder = as_place(image).is_dir()
+    outputs = _variants(output, variants, folder=folder)
     for variant, target in enumerate(outputs):
         if isinstance(inpainter, Inpainter):
             inpainter.variant = variant
@@ -176,37 +177,37 @@ def inpaint(
         _print_left_out(outcome.left_out)
         for photo, reason in outcome.failed:
             print_error(reason if str(photo) in reason else f"{photo}: {reason}")
-        _print_done(outcome.done, len(outcome.skipped), target, image.is_dir())
+        _print_done(outcome.done, len(outcome.skipped), target, folder)
         if outcome.failed:
             return 1
     return 0
 
 
-def _variants(output: Path | None, count: int, *, folder: bool) -> list[Path | None]:
+def _variants(output: str | None, count: int, *, folder: bool) -> list[str | None]:
     """Where each variant goes: the output itself if there is one, else numbered."""
     if count == 1:
         return [output]
     if output is None or folder:
         raise ValueError("--variants goes with a single photo and an --output to number")
     numbers = range(1, count + 1)
-    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in numbers]
+    place = as_place(output)
+    return [str(place.with_name(f"{place.stem}-{n}{place.suffix}")) for n in numbers]
 
 
-def _done_already(
-    image: Path, mask: str | None, output: Path | None, recursive: bool
-) -> int | None:
+def _done_already(image: str, mask: str | None, output: str | None, recursive: bool) -> int | None:
     """The number of a folder's photos if all are filled, without waiting for PyTorch."""
     from regionnorm.files.pairing import count_results
 
     if mask is None or output is None:
         return None
-    if not (Path(mask).exists() or mask == "alpha" or ":" in mask):
+    place = as_place(mask)
+    there = place.exists()
+    if not (there or mask == "alpha" or (":" in mask and not is_url(mask))):
         return None
-    masks = Path(mask) if Path(mask).exists() else None
-    return count_results(image, masks, output, recursive)
+    return count_results(as_place(image), place if there else None, output, recursive)
 
 
-def _print_left_out(paths: Sequence[Path]) -> None:
+def _print_left_out(paths: Sequence[Place]) -> None:
     if paths:
         names = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
         print_note(f"Note: left out, no photos by their names: {names} ({len(paths)} in all)")
@@ -216,12 +217,12 @@ def _no_fill(photo: Image.Image, hole: object) -> Image.Image:
     return photo
 
 
-def _print_done(done: Sequence[Path], skipped: int, output: Path | None, folder: bool) -> None:
+def _print_done(done: Sequence[Place], skipped: int, output: str | None, folder: bool) -> None:
     if len(done) == 1 and not skipped:
         typer.echo(printable(done[0]))
     elif done or skipped:
         there = f" ({skipped} were there already)" if skipped else ""
-        typer.echo(f"{len(done)} photos in {printable(output)}{there}")
+        typer.echo(f"{len(done)} photos in {printable(as_place(output or ''))}{there}")
 
 
 def serve_app(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ __all__ = ["convert", "masks", "models"]
 
 def masks(
     count: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[str, typer.Option(help="Folder to write to.")],
     interval: Annotated[
         str | None,
         typer.Option(
@@ -87,9 +86,9 @@ def models() -> None:
 
 def convert(
     released: Annotated[
-        Path, typer.Argument(metavar="RELEASED", help="The .pth file of the paper's authors.")
+        str, typer.Argument(metavar="RELEASED", help="The .pth file of the paper's authors.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
 ) -> None:
     """Convert the weights that the paper's authors released.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,10 +38,10 @@ def evaluate(
         ),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks; by default a fixed set of generated ones.")
+        str | None, typer.Option(help="Folder of masks; by default a fixed set of generated ones.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Folder for report.md and report.json.")
+        str | None, typer.Option(help="Folder for report.md and report.json.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Take the first N photos.")
@@ -118,7 +117,7 @@ def evaluate(
 
 
 def visualize(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A photo.")],
     mask: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +128,7 @@ def visualize(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--output", "-o", help="The picture to write: .png, .webp, .pdf or .svg."),
     ] = None,
     layers: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regionnorm.cli.console import print_study_table, printable, run_progress
+from regionnorm.files.remote import as_place
 
 if TYPE_CHECKING:
     from regionnorm.training import Recipe
@@ -40,7 +41,7 @@ def train(
             metavar="PATH", help="Photo folder, list file, tar shard or quoted pattern; repeatable."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[str, typer.Option(help="Folder of the run.")],
     val: Annotated[
         str | None, typer.Option(metavar="PATH", help="Photos to judge by, not trained on.")
     ] = None,
@@ -89,7 +90,8 @@ def train(
     launch = {"devices": devices, "nodes": nodes, "strategy": strategy, "precision": precision}
     overrides |= {key: str(value) for key, value in launch.items() if value is not None}
     # A resumed run goes on with its own recipe; what is typed now changes it on purpose.
-    saved = out / "recipe.json"
+    folder = as_place(out)
+    saved = folder / "recipe.json"
     if resume and saved.is_file():
         chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
         named = _read_recipe(recipe).name if recipe.endswith(".json") else recipe
@@ -99,13 +101,13 @@ def train(
         chosen = with_overrides(_read_recipe(recipe), overrides)
     else:
         chosen = get_recipe(recipe, overrides)
-    finished = run(chosen, data=data, val=val, out=out, resume=resume)
+    finished = run(chosen, data=data, val=val, out=folder, resume=resume)
     if finished is False:
         print("Interrupted and saved; to go on, add --resume to the command", file=sys.stderr)
         return 130
     for name in ("best.safetensors", "weights.safetensors"):
-        if (out / name).is_file():
-            typer.echo(printable(out / name))
+        if (folder / name).is_file():
+            typer.echo(printable(folder / name))
             break
     return 0
 

@@ -9,13 +9,17 @@ import logging
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from regionnorm.files.formats import IMAGE_SUFFIXES, list_images
+from regionnorm.files.remote import Place, RemotePath, as_place, is_url
 from regionnorm.imaging import standardize
 
 _log = logging.getLogger(__name__)
@@ -23,6 +27,7 @@ _log = logging.getLogger(__name__)
 _SHARD_SUFFIX = ".tar"
 _LIST_SUFFIX = ".txt"
 _GLOB_CHARACTERS = frozenset("*?[")
+_AT_ONCE = 8  # shards elsewhere that are listed at the same time
 
 
 class UnreadableImageError(OSError):
@@ -91,7 +96,7 @@ def _formats() -> tuple[str, ...]:
 class FileSource(ImageSource):
     """Photos that are files."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Place]) -> None:
         self._files = [str(file) for file in files]
 
     def __len__(self) -> int:
@@ -102,7 +107,7 @@ class FileSource(ImageSource):
         return self._files[index]
 
     def _bytes(self, index: int) -> bytes:
-        return Path(self._files[index]).read_bytes()
+        return as_place(self._files[index]).read_bytes()
 
 
 class ShardSource(ImageSource):
@@ -112,12 +117,15 @@ class ShardSource(ImageSource):
     that shuffling reaches across all shards, and any photo can be read at any time.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[Place]) -> None:
         self._shards = [str(shard) for shard in shards]
         self._names: list[str] = []
         places: list[tuple[int, int, int]] = []
-        for number, shard in enumerate(shards):
-            for name, offset, size in _shard_members(shard):
+        # Those elsewhere are waited for together: most of the time nothing comes.
+        with ThreadPoolExecutor(_AT_ONCE if any(map(is_url, shards)) else 1) as pool:
+            listed = list(pool.map(_shard_members, shards))
+        for number, members in enumerate(listed):
+            for name, offset, size in members:
                 self._names.append(name)
                 places.append((number, offset, size))
         self._places = np.array(places, dtype=np.int64).reshape(-1, 3)
@@ -133,9 +141,13 @@ class ShardSource(ImageSource):
         shard, offset, size = self._places[index].tolist()
         # Opened for each photo: microseconds beside the decoding, and nothing is held open that
         # forked workers or threads would share.
-        with Path(self._shards[shard]).open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
+        place = as_place(self._shards[shard])
+        if isinstance(place, RemotePath):
+            data = place.read_range(offset, size)
+        else:
+            with place.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
         if len(data) < size:
             raise OSError(f"the shard ends after {len(data)} of {size} bytes")
         return data
@@ -147,11 +159,11 @@ def _is_photo(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _shard_members(shard: Path) -> list[tuple[str, int, int]]:
+def _shard_members(shard: Place) -> list[tuple[str, int, int]]:
     """List name, offset and size of the photos of a shard, as far as it can be followed."""
     members: list[tuple[str, int, int]] = []
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with _opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             try:
                 for member in archive:
                     if member.isreg() and _is_photo(member.name):
@@ -162,6 +174,10 @@ def _shard_members(shard: Path) -> list[tuple[str, int, int]]:
     except tarfile.TarError as error:
         raise ValueError(f"{shard}: not an uncompressed tar file ({error})") from error
     return members
+
+
+def _opened(shard: Place) -> AbstractContextManager[IO[bytes]]:
+    return shard.stream() if isinstance(shard, RemotePath) else shard.open("rb")
 
 
 class JoinedSource(ImageSource):
@@ -188,14 +204,15 @@ class JoinedSource(ImageSource):
         return source._bytes(place)
 
 
-def open_source(paths: str | Path | Sequence[str | Path]) -> ImageSource:
+def open_source(paths: str | Place | Sequence[str | Place]) -> ImageSource:
     """Open photos, wherever they are.
 
     Args:
         paths: one or several of: a folder (searched recursively; one that holds no photos but
             ``.tar`` shards is read as shards), a ``.txt`` list file (one path a line, relative to
             the list; empty lines and ``#`` comments are ignored), a ``.tar`` shard, a photo, or a
-            glob pattern of these.
+            glob pattern of these. Each may be a URL, such as ``s3://bucket/photos``; the lines of
+            a list too.
 
     Returns:
         One source with all the photos, in the order given; a folder's are sorted.
@@ -205,22 +222,26 @@ def open_source(paths: str | Path | Sequence[str | Path]) -> ImageSource:
             photo; the message says what was looked for.
         ValueError: for a file that is none of these, or a shard that is no tar file.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    given = [paths] if isinstance(paths, (str, Path, RemotePath)) else list(paths)
     if not given:
         raise ValueError("no photos given: name a folder, a .txt list, a .tar shard or a pattern")
     sources = [part for path in given for part in _open(path)]
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
 
 
-def _open(given: str | Path) -> list[ImageSource]:
-    path = Path(given).expanduser()
+def _open(given: str | Place) -> list[ImageSource]:
+    path = as_place(given).expanduser()
     if path.is_dir():
         return [_open_folder(path)]
     if path.is_file():
         return [_open_file(path)]
     if _GLOB_CHARACTERS.isdisjoint(str(given)):
         raise FileNotFoundError(f"{given}: no such file or folder")
-    found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    found: list[Place] = (
+        [*path.glob()]
+        if isinstance(path, RemotePath)
+        else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    )
     # A pattern such as photos/* also meets files that are nothing of ours.
     usable = [match for match in found if match.is_dir() or _is_source(match)]
     if not usable:
@@ -234,25 +255,29 @@ def _open(given: str | Path) -> list[ImageSource]:
     return [part for match in usable for part in _open(match)]
 
 
-def _is_source(path: Path) -> bool:
+def _is_source(path: Place) -> bool:
     return path.suffix.lower() in (_SHARD_SUFFIX, _LIST_SUFFIX) or _is_photo(path.name)
 
 
-def _open_folder(folder: Path) -> ImageSource:
+def _open_folder(folder: Place) -> ImageSource:
     photos = list_images(folder)
     if photos:
         return FileSource(photos)
-    shards = sorted(path for path in folder.rglob(f"*{_SHARD_SUFFIX}") if path.is_file())
+    files: Sequence[Place] = (
+        folder.files()
+        if isinstance(folder, RemotePath)
+        else [path for path in folder.rglob("*") if path.is_file()]
+    )
+    shards = sorted(path for path in files if path.suffix == _SHARD_SUFFIX)
     if shards:
         return _open_shards(shards, str(folder))
-    files = sum(path.is_file() for path in folder.rglob("*"))
     raise FileNotFoundError(
         f"{folder}: no photos ({_suffixes()}) and no {_SHARD_SUFFIX} shards among the"
-        f" {files} files in it"
+        f" {len(files)} files in it"
     )
 
 
-def _open_file(path: Path) -> ImageSource:
+def _open_file(path: Place) -> ImageSource:
     suffix = path.suffix.lower()
     if suffix == _SHARD_SUFFIX:
         return _open_shards([path], str(path))
@@ -266,25 +291,26 @@ def _open_file(path: Path) -> ImageSource:
     )
 
 
-def _open_shards(shards: Sequence[Path], where: str) -> ImageSource:
+def _open_shards(shards: Sequence[Place], where: str) -> ImageSource:
     source = ShardSource(shards)
     if not len(source):
         raise FileNotFoundError(f"{where}: {len(shards)} shards hold no photos ({_suffixes()})")
     return source
 
 
-def _open_list(path: Path) -> ImageSource:
+def _open_list(path: Place) -> ImageSource:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file with one path a line ({error})") from error
-    files: list[Path] = []
+    files: list[Place] = []
     for number, line in enumerate(lines, start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        file = path.parent / entry
-        if not file.is_file():
+        file = as_place(entry) if is_url(entry) else path.parent / entry
+        # Elsewhere each would be a request; one that is not there is told when it is read.
+        if isinstance(file, Path) and not file.is_file():
             raise FileNotFoundError(f"{path}, line {number}: no such file: {file}")
         files.append(file)
     if not files:

@@ -1,4 +1,4 @@
-"""Which files are images, by their names."""
+"""Which files are images, by their names, and which of a folder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 import os
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
 from PIL import Image
+
+from regionnorm.files.remote import Place, RemotePath, as_place
 
 __all__ = ["IMAGE_SUFFIXES", "format_of", "list_images", "register_plugins"]
 
@@ -20,7 +21,7 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 """File name endings, in lower case, that are taken for photos in a folder."""
 
 
-def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Place]:
     """Return the photos of a folder, sorted by path.
 
     A file counts when its suffix is in :data:`IMAGE_SUFFIXES`, in upper or lower case, and so does
@@ -35,19 +36,23 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
         FileNotFoundError: There is no such folder.
         NotADirectoryError: ``folder`` is a file.
     """
-    root = Path(folder)
+    root = as_place(folder)
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root}; check the path")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is a file; give the folder that holds the photos")
+    if isinstance(root, RemotePath):
+        return [path for path in root.files(recursive) if _is_image(path)]
     found = root.rglob("*") if recursive else root.iterdir()
     return sorted(
         path
         for path in found
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        if _is_image(path) and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
+
+
+def _is_image(path: Place) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 @cache
@@ -58,7 +63,7 @@ def register_plugins() -> None:
         importlib.import_module("pillow_heif").register_heif_opener()
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Place) -> str:
     """Return Pillow's name of the format that a suffix stands for.
 
     Raises:

@@ -7,22 +7,31 @@ import unicodedata
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from regionnorm.files.formats import list_images
+from regionnorm.files.remote import Place, RemotePath, as_place
 
 __all__ = [
+    "Identity",
     "Job",
     "check_paths",
     "count_results",
     "find_result",
     "identities",
     "identity",
+    "inside",
     "left_out",
     "make_folder",
     "make_plan",
     "mask_files",
     "mask_finder",
+    "results_there",
 ]
+
+
+Identity: TypeAlias = tuple[int, int] | str
+"""What paths share that lead to one file: device and inode here, the URL elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class Job:
         named_by_user: Whether the user named the target, whose format is then not ours to change.
     """
 
-    photo: Path
-    target: Path | None
+    photo: Place
+    target: Place | None
     name: Path
     named_by_user: bool = False
 
@@ -47,7 +56,7 @@ class Job:
         return _stem(self.name)
 
 
-def check_paths(source: Path, masks: Path | None, out: Path | None) -> None:
+def check_paths(source: Place, masks: Place | None, out: Place | None) -> None:
     """Refuse places that do not exist, or that are given twice.
 
     Raises:
@@ -66,21 +75,21 @@ def check_paths(source: Path, masks: Path | None, out: Path | None) -> None:
     for path, what in ((source, "photo"), (masks, "mask")):
         if path is not None and out is not None and _same(path, out):
             raise ValueError(f"the output {out} is also the {what} given; choose another place")
-    if out is not None and source.is_dir() and out.exists() and not out.is_dir():
+    if isinstance(out, Path) and source.is_dir() and out.exists() and not out.is_dir():
         raise NotADirectoryError(
             f"the output {out} is a file; for a folder of photos name a folder"
         )
 
 
 def make_plan(
-    source: Path, masks: Path | None, output: str | os.PathLike[str] | None, recursive: bool
+    source: Place, masks: Place | None, output: str | os.PathLike[str] | None, recursive: bool
 ) -> list[Job]:
     """List the photos and where their results go.
 
     Raises:
         ValueError: There are no photos.
     """
-    out = None if output is None else Path(output)
+    out = None if output is None else as_place(output)
     if not source.is_dir():
         into_folder = out is not None and (
             out.is_dir() or not out.suffix or os.fspath(output or "").endswith(("/", os.sep))
@@ -94,20 +103,27 @@ def make_plan(
     photos = [
         photo
         for photo in list_images(source, recursive=recursive)
-        if not any((root / photo.relative_to(source)).is_relative_to(other) for other in others)
+        if not any((root / inside(photo, source)).is_relative_to(other) for other in others)
     ]
     if not photos:
         raise ValueError(f"there are no photos in {source}; give a folder of .jpg, .png, ... files")
-    names = [photo.relative_to(source) for photo in photos]
+    names = [inside(photo, source) for photo in photos]
     return [
         Job(photo, None if out is None else out / name, name)
         for photo, name in zip(photos, names, strict=True)
     ]
 
 
+def inside(place: Place, folder: Place) -> Path:
+    """The way from a folder to a place inside it."""
+    if isinstance(place, RemotePath) and isinstance(folder, RemotePath):
+        return place.relative_to(folder)
+    return Path(place).relative_to(folder)
+
+
 def left_out(
-    source: Path, masks: Path | None, out: Path | None, recursive: bool
-) -> tuple[list[Path], list[tuple[Path, str]]]:
+    source: Place, masks: Place | None, out: Place | None, recursive: bool
+) -> tuple[list[Place], list[tuple[Place, str]]]:
     """What lies in a folder of photos and is not in its plan.
 
     Returns:
@@ -116,9 +132,11 @@ def left_out(
     """
     if not source.is_dir():
         return [], []
+    if isinstance(source, RemotePath):
+        return _left_out_elsewhere(source, [masks, out], recursive), []
     photos = set(list_images(source, recursive=recursive))
-    others: list[Path] = []
-    failed: list[tuple[Path, str]] = []
+    others: list[Place] = []
+    failed: list[tuple[Place, str]] = []
     given = {path.resolve() for path in (masks, out) if path is not None}
 
     def fail(error: OSError) -> None:
@@ -137,18 +155,47 @@ def left_out(
     return sorted(path for path in others if path.resolve() not in given), failed
 
 
-def find_result(job: Job, inputs: Set[tuple[int, int]]) -> Path | None:
-    """Where a photo's result is already; None where there is none, or a photo or mask instead."""
+def _left_out_elsewhere(
+    source: RemotePath, given: Iterable[Place | None], recursive: bool
+) -> list[Place]:
+    photos = set(list_images(source, recursive=recursive))
+    places = [place for place in given if place is not None]
+    return [
+        path
+        for path in source.files(recursive)
+        if path not in photos
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        and not any(path.is_relative_to(place) for place in places)
+    ]
+
+
+def results_there(out: Place | None) -> Set[Place] | None:
+    """All files of a folder of results elsewhere, from one listing; None for one that is here.
+
+    Asking for each photo's result by itself would take longer than filling small photos does.
+    """
+    return set(out.files()) if isinstance(out, RemotePath) else None
+
+
+def find_result(job: Job, inputs: Set[Identity], there: Set[Place] | None = None) -> Place | None:
+    """Where a photo's result is already; None where there is none, or a photo or mask instead.
+
+    Args:
+        job: The photo.
+        inputs: The photos and masks, which are nobody's result.
+        there: What :func:`results_there` found; None looks.
+    """
     if job.target is None:
         return None
     for path in (job.target, job.target.with_name(f"{job.target.name}.png")):
-        if path.exists() and identity(path) not in inputs:
+        found = path.exists() if there is None else path in there
+        if found and identity(path) not in inputs:
             return path
     return None
 
 
 def count_results(
-    source: Path, masks: Path | None, output: str | os.PathLike[str], recursive: bool
+    source: Place, masks: Place | None, output: str | os.PathLike[str], recursive: bool
 ) -> int | None:
     """The number of a folder's photos if the results of all are there, else None.
 
@@ -156,15 +203,17 @@ def count_results(
     """
     if not source.is_dir():
         return None
-    check_paths(source, masks, Path(output))
+    out = as_place(output)
+    check_paths(source, masks, out)
     plan = make_plan(source, masks, output, recursive)
-    if any(left_out(source, masks, Path(output), recursive)):
+    if any(left_out(source, masks, out, recursive)):
         return None
     inputs = identities([*mask_files(masks, recursive), *(job.photo for job in plan)])
-    return len(plan) if all(find_result(job, inputs) for job in plan) else None
+    there = results_there(out)
+    return len(plan) if all(find_result(job, inputs, there) for job in plan) else None
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Place) -> None:
     """Make a folder that can be written to.
 
     Raises:
@@ -177,26 +226,26 @@ def make_folder(folder: Path) -> None:
         raise OSError(
             f"cannot make the folder {folder}: {error.strerror}; choose another place"
         ) from error
-    if not os.access(folder, os.W_OK):
+    if isinstance(folder, Path) and not os.access(folder, os.W_OK):
         raise PermissionError(f"the folder {folder} cannot be written to; choose another place")
 
 
-def mask_files(masks: Path | None, recursive: bool) -> list[Path]:
+def mask_files(masks: Place | None, recursive: bool) -> list[Place]:
     """List the mask files: one, those of a folder, or none for a rule."""
     if masks is None:
         return []
     return list_images(masks, recursive=recursive) if masks.is_dir() else [masks]
 
 
-def mask_finder(masks: Path, files: list[Path]) -> Callable[[Job], Path]:
+def mask_finder(masks: Place, files: list[Place]) -> Callable[[Job], Place]:
     """Return what finds a photo's mask; it raises OSError or ValueError where that is not clear."""
     if not masks.is_dir():
         return lambda job: masks
-    by_stem: dict[Path, list[Path]] = {}
+    by_stem: dict[Path, list[Place]] = {}
     for path in files:
-        by_stem.setdefault(_stem(path.relative_to(masks)), []).append(path)
+        by_stem.setdefault(_stem(inside(path, masks)), []).append(path)
 
-    def find(job: Job) -> Path:
+    def find(job: Job) -> Place:
         found = by_stem.get(job.stem, [])
         name = job.photo.name
         if not found:
@@ -222,17 +271,22 @@ def _same_name(first: str, second: str) -> bool:
     return unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
 
 
-def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+def identities(paths: Iterable[Place]) -> set[Identity]:
     """The :func:`identity` of each path that leads to a file."""
-    return {identity(path) for path in paths if path.exists()}
+    # Elsewhere they have just been listed.
+    return {identity(path) for path in paths if isinstance(path, RemotePath) or path.exists()}
 
 
-def identity(path: Path) -> tuple[int, int]:
+def identity(path: Place) -> Identity:
     """Return what two paths share that lead to one file."""
+    if isinstance(path, RemotePath):
+        return path.url
     # Not the name: links, and upper and lower case, may hide that two names are one file.
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def _same(first: Path, second: Path) -> bool:
+def _same(first: Place, second: Place) -> bool:
+    if isinstance(first, RemotePath) or isinstance(second, RemotePath):
+        return first == second
     return first.exists() and second.exists() and first.samefile(second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import IO, Any, TypeVar
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from regionnorm.files.formats import register_plugins
+from regionnorm.files.remote import Place, RemotePath, as_place, upload
 
 __all__ = [
     "atomic_path",
@@ -33,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields a temporary path in the same folder, with the same suffix, to an empty file that exists.
     Leaving the block normally moves it to ``path``; an exception removes it. Missing parent
-    folders are made.
+    folders are made. For a URL the file is written on this machine and sent as a whole.
 
     Example:
         >>> with atomic_path("out/table.txt") as temporary:
@@ -42,7 +44,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: The place cannot be written to.
     """
-    target = Path(path)
+    target = as_place(path)
+    if isinstance(target, RemotePath):
+        with _sent(target) as temporary:
+            yield temporary
+        return
     if target.is_dir():
         raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file inside it")
     # A short random name of its own: a name near the length limit must not overflow.
@@ -63,8 +69,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _sent(target: RemotePath) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="regionnorm-") as folder:
+        temporary = Path(folder) / f"file{target.suffix}"
+        temporary.touch()
+        yield temporary
+        try:
+            upload(temporary, target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+
+
 def save_image(
-    image: Image.Image, target: Path, format_name: str, options: Mapping[str, Any]
+    image: Image.Image, target: Place, format_name: str, options: Mapping[str, Any]
 ) -> None:
     """Encode an image with Pillow's own options; the file appears whole or not at all.
 
@@ -79,7 +97,7 @@ def save_image(
             raise _cannot_write(target, error) from error
 
 
-def decode(path: Path, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
+def decode(path: Place, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
     """Open and load an image file, and return what ``convert`` makes of image and open file.
 
     Raises:
@@ -88,7 +106,7 @@ def decode(path: Path, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
         ValueError: The file is no image, is damaged or cut short, is too large, or ``convert``
             cannot use it.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give an image file")
     try:
         file = path.open("rb")
@@ -108,7 +126,7 @@ def decode(path: Path, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
             raise type(error)(f"cannot use {path}: {_reason(error)}") from error
 
 
-def _load(path: Path, file: IO[bytes]) -> Image.Image:
+def _load(path: Place, file: IO[bytes]) -> Image.Image:
     try:
         register_plugins()
         image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
@@ -150,7 +168,7 @@ def _tiff_kind(file: IO[bytes]) -> str:
     return ""
 
 
-def _cannot_write(path: Path, error: Exception) -> OSError | ValueError:
+def _cannot_write(path: Place, error: Exception) -> OSError | ValueError:
     kind = OSError if isinstance(error, OSError) else ValueError
     return kind(f"cannot write {path}: {_reason(error)}; choose another place")
 

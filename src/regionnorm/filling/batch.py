@@ -1,22 +1,20 @@
-"""Files and folders: pair photos with masks, fill them, write the results, report."""
+"""Files and folders: pair photos with masks, fill them, write the results."""
 
 from __future__ import annotations
 
-import csv
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from regionnorm.files.pairing import (
+    Identity,
     Job,
     check_paths,
     find_result,
@@ -27,8 +25,11 @@ from regionnorm.files.pairing import (
     make_plan,
     mask_files,
     mask_finder,
+    results_there,
 )
+from regionnorm.files.remote import Place, as_place
 from regionnorm.filling.expand import Margins, expand_photo
+from regionnorm.filling.log import csv_report
 from regionnorm.imaging import standardize, write_image
 from regionnorm.masks.check import (
     CheckedMask,
@@ -40,13 +41,10 @@ from regionnorm.masks.check import (
 from regionnorm.masks.soft import blend
 from regionnorm.photo import Photo, check_target, read_photo, write_photo
 
-__all__ = ["BatchReport", "Fill", "inpaint_path"]
+__all__ = ["BatchReport", "Fill", "Outcome", "Settings", "Work", "attempt", "inpaint_path"]
 
 Fill = Callable[[Image.Image, npt.NDArray[np.bool_]], Image.Image]
-Progress = Callable[[int, int, Path], None]
-
-_COLUMNS = ("photo", "mask", "result", "status", "width", "height", "hole_percent", "seconds")
-_HEADER = (*_COLUMNS, "message")
+Progress = Callable[[int, int, Place], None]
 
 
 @dataclass(frozen=True)
@@ -61,39 +59,73 @@ class BatchReport:
         left_out: Files of the folder that are no photos by their names.
     """
 
-    done: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    warnings: list[tuple[Path, str]] = field(default_factory=list)
-    left_out: list[Path] = field(default_factory=list)
+    done: list[Place] = field(default_factory=list)
+    failed: list[tuple[Place, str]] = field(default_factory=list)
+    skipped: list[Place] = field(default_factory=list)
+    warnings: list[tuple[Place, str]] = field(default_factory=list)
+    left_out: list[Place] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
+    """What is done to every photo.
+
+    Attributes:
+        inpainter: Fills holes.
+        find_mask: A photo's mask or rule.
+        inputs: All photos and masks, none of which is replaced.
+        mask_options: What to do to masks before they are used.
+        overwrite: Replace results that exist.
+        quality: For lossy formats.
+        save_mask: Where the mask that is used goes: a file, or a folder.
+        preview: Where the photo with its hole in red goes.
+        folder: Photos are those of a folder: results that are there are skipped.
+        there: What :func:`~regionnorm.files.pairing.results_there` found before the first photo.
+        expand: What to add on each side.
+    """
+
     inpainter: Fill
-    find_mask: Callable[[Job], str | Path | None]
-    inputs: Set[tuple[int, int]]
+    find_mask: Callable[[Job], str | Place | None]
+    inputs: Set[Identity]
     mask_options: MaskOptions
     overwrite: bool
-    skip: bool
     quality: int | None
-    save_mask: Path | None
-    preview: Path | None
+    save_mask: Place | None
+    preview: Place | None
     folder: bool
+    there: Set[Place] | None = None
     expand: Margins | None = None
 
 
 @dataclass
-class _Outcome:
+class Outcome:
+    """What became of a photo.
+
+    Attributes:
+        job: The photo.
+        status: ``filled``, ``skipped`` or ``failed``.
+        result: Where its result is.
+        mask: The mask or rule.
+        size: Width and height in pixels.
+        hole: The hole's share of the area.
+        seconds: How long it took.
+        message: Why it failed or was skipped.
+        warnings: What looked odd.
+    """
+
     job: Job
     status: str = "failed"
-    result: Path | None = None
+    result: Place | None = None
     mask: str = ""
     size: tuple[int, int] | None = None
     hole: float | None = None
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = ()
+
+
+Work: TypeAlias = Callable[[Sequence[Job], Settings, int], Iterable[Outcome]]
+"""Works through a plan, so many photos at once, and yields what became of each."""
 
 
 def inpaint_path(
@@ -112,6 +144,7 @@ def inpaint_path(
     preview: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
     expand: Margins | None = None,
+    work: Work | None = None,
 ) -> BatchReport:
     """Fill a photo, or every photo of a folder, and write the results.
 
@@ -120,7 +153,8 @@ def inpaint_path(
     (:func:`~regionnorm.masks.check.make_mask`). In a folder a result has its photo's name; where
     that format cannot hold the result, ``.png`` is appended. A photo that fails never stops the
     others. Results appear whole or not at all, and photos of a folder whose result exists are
-    skipped, so that a run which was stopped goes on where it was.
+    skipped, so that a run which was stopped goes on where it was. Every place may be a URL, such
+    as ``s3://bucket/photos``, see :mod:`regionnorm.files.remote`.
 
     Args:
         inpainter: An :class:`~regionnorm.filling.inpainter.Inpainter`, or any function of a photo
@@ -140,6 +174,7 @@ def inpaint_path(
         report: A CSV file to write a line to for each photo as soon as it is done; an existing
             report is added to.
         expand: Go on beyond the border: what to add on each side, beside what the mask takes.
+        work: What works through the photos; by default this process.
 
     Raises:
         FileNotFoundError: ``image`` or ``mask`` does not exist.
@@ -149,40 +184,41 @@ def inpaint_path(
     """
     if mask is None and expand is None:
         raise ValueError("there is nothing to fill; give a mask, or margins to expand by")
-    source, rule = Path(image), mask is None or is_mask_rule(mask)
+    source, rule = as_place(image), mask is None or is_mask_rule(mask)
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; give 1 or more")
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; give 1 to 100")
     if output is None and save_mask is None and preview is None:
         raise ValueError("there is nothing to write; name an output, a mask or a preview to save")
-    masks = None if rule or mask is None else Path(mask)
-    out = None if output is None else Path(output)
+    masks = None if rule or mask is None else as_place(mask)
+    out = None if output is None else as_place(output)
     check_paths(source, masks, out)
     plan = make_plan(source, masks, output, recursive)
     files = mask_files(masks, recursive)
     same = None if mask is None else os.fspath(mask)
-    settings = _Settings(
+    folder = source.is_dir()
+    if out is not None:
+        target = plan[0].target
+        make_folder(out if folder or target is None else target.parent)
+    settings = Settings(
         inpainter,
         mask_finder(masks, files) if masks is not None else lambda job: same,
         identities([*files, *(job.photo for job in plan)]),
         mask_options or MaskOptions(),
         overwrite,
-        source.is_dir(),
         quality,
-        None if save_mask is None else Path(save_mask),
-        None if preview is None else Path(preview),
-        source.is_dir(),
+        None if save_mask is None else as_place(save_mask),
+        None if preview is None else as_place(preview),
+        folder,
+        results_there(out) if folder and not overwrite else None,
         expand,
     )
-    if out is not None:
-        target = plan[0].target
-        make_folder(out if source.is_dir() or target is None else target.parent)
     outcomes = []
-    with _csv_report(report) as write_row:
-        for outcome in _work(plan, settings, jobs):
+    with csv_report(report) as write_row:
+        for outcome in (work or _work)(plan, settings, jobs):
             outcomes.append(outcome)
-            write_row(outcome)
+            write_row(_row(outcome))
             if on_progress is not None:
                 on_progress(len(outcomes), len(plan), outcome.job.photo)
     done = _summary(plan, outcomes)
@@ -192,7 +228,7 @@ def inpaint_path(
     return done
 
 
-def _summary(plan: Sequence[Job], outcomes: Sequence[_Outcome]) -> BatchReport:
+def _summary(plan: Sequence[Job], outcomes: Sequence[Outcome]) -> BatchReport:
     order = {id(job): number for number, job in enumerate(plan)}
     report = BatchReport()
     for outcome in sorted(outcomes, key=lambda outcome: order[id(outcome.job)]):
@@ -210,19 +246,19 @@ def _summary(plan: Sequence[Job], outcomes: Sequence[_Outcome]) -> BatchReport:
 # --- one photo -----------------------------------------------------------------------------------
 
 
-def _work(plan: Sequence[Job], settings: _Settings, jobs: int) -> Iterator[_Outcome]:
+def _work(plan: Sequence[Job], settings: Settings, jobs: int) -> Iterator[Outcome]:
     """Work through the plan, as many photos at once as there are jobs."""
     if jobs == 1 or len(plan) == 1:
         for job in plan:
-            yield _attempt(job, settings)
+            yield attempt(job, settings)
         return
-    pending: set[Future[_Outcome]] = set()
+    pending: set[Future[Outcome]] = set()
     waiting = iter(plan)
     pool = ThreadPoolExecutor(jobs)
     try:
         while True:
             for job in waiting:
-                pending.add(pool.submit(_attempt, job, settings))
+                pending.add(pool.submit(attempt, job, settings))
                 if len(pending) >= jobs:
                     break
             if not pending:
@@ -233,8 +269,9 @@ def _work(plan: Sequence[Job], settings: _Settings, jobs: int) -> Iterator[_Outc
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _attempt(job: Job, settings: _Settings) -> _Outcome:
-    outcome = _Outcome(job)
+def attempt(job: Job, settings: Settings) -> Outcome:
+    """Fill one photo; whatever is wrong with it is what became of it."""
+    outcome = Outcome(job)
     start = time.perf_counter()
     try:
         _fill_file(job, settings, outcome)
@@ -244,11 +281,13 @@ def _attempt(job: Job, settings: _Settings) -> _Outcome:
     return outcome
 
 
-def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
-    if settings.skip and not settings.overwrite and (there := find_result(job, settings.inputs)):
-        outcome.status, outcome.result = "skipped", there
-        outcome.message = f"{there} exists"
-        return
+def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
+    if settings.folder and not settings.overwrite:
+        there = find_result(job, settings.inputs, settings.there)
+        if there is not None:
+            outcome.status, outcome.result = "skipped", there
+            outcome.message = f"{there} exists"
+            return
     mask = settings.find_mask(job)
     outcome.mask = "" if mask is None else os.fspath(mask)
     photo = read_photo(job.photo)
@@ -265,7 +304,7 @@ def _fill_file(job: Job, settings: _Settings, outcome: _Outcome) -> None:
 
 
 def _prepared(
-    photo: Photo, mask: str | os.PathLike[str] | None, settings: _Settings
+    photo: Photo, mask: str | os.PathLike[str] | None, settings: Settings
 ) -> tuple[Photo, CheckedMask]:
     """The photo on its canvas, and all of what is to be filled."""
     checked = None if mask is None else make_mask(photo, mask, settings.mask_options)
@@ -281,7 +320,7 @@ def _prepared(
     return wide, replace(checked, hole=np.pad(checked.hole, around) | new, cover=cover)
 
 
-def _free_target(target: Path, job: Job, photo: Photo, settings: _Settings) -> Path:
+def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> Place:
     """Where the result goes; all that can be refused is refused before the slow part."""
     if not job.named_by_user:
         try:
@@ -293,12 +332,14 @@ def _free_target(target: Path, job: Job, photo: Photo, settings: _Settings) -> P
     return target
 
 
-def _check_free(target: Path, settings: _Settings) -> None:
-    if target.exists() and identity(target) in settings.inputs:
+def _check_free(target: Place, settings: Settings) -> None:
+    if not target.exists():
+        return
+    if identity(target) in settings.inputs:
         raise ValueError(
             f"the result would replace {target}, a photo or mask; choose another output"
         )
-    if target.exists() and not settings.overwrite:
+    if not settings.overwrite:
         raise FileExistsError(f"{target} exists; allow replacing it with --overwrite")
 
 
@@ -316,7 +357,7 @@ def _fill(inpainter: Fill, photo: Photo, mask: CheckedMask) -> Photo:
     return photo.filled(result, mask.hole, opaque=mask.opaque)
 
 
-def _write_extras(job: Job, photo: Photo, mask: CheckedMask, settings: _Settings) -> None:
+def _write_extras(job: Job, photo: Photo, mask: CheckedMask, settings: Settings) -> None:
     for place in (settings.save_mask, settings.preview):
         if place is None:
             continue
@@ -335,43 +376,7 @@ def _write_extras(job: Job, photo: Photo, mask: CheckedMask, settings: _Settings
 # --- the report ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _csv_report(path: str | os.PathLike[str] | None) -> Iterator[Callable[[_Outcome], None]]:
-    """Open a report to add to; every line is on disk before the next photo is done."""
-    if path is None:
-        yield lambda outcome: None
-        return
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # backslashreplace: names that are no valid UTF-8 should not cost the report.
-        file = target.open("a+", newline="", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OSError(f"cannot write the report {target}: {error.strerror or error}") from error
-    with file:
-        _start_report(file, target)
-        writer = csv.writer(file)
-
-        def write(outcome: _Outcome) -> None:
-            writer.writerow(_row(outcome))
-            file.flush()
-
-        yield write
-
-
-def _start_report(file: TextIO, target: Path) -> None:
-    file.seek(0)
-    try:
-        first = file.readline(10_000)
-    except UnicodeDecodeError:
-        first = "\0"
-    if not first:
-        csv.writer(file).writerow(_HEADER)
-    elif next(csv.reader([first]), []) != list(_HEADER):
-        raise ValueError(f"{target} exists and is no report of this program; name another file")
-
-
-def _row(outcome: _Outcome) -> list[Any]:
+def _row(outcome: Outcome) -> list[object]:
     width, height = outcome.size or ("", "")
     message = "; ".join(part for part in (outcome.message, *outcome.warnings) if part)
     return [

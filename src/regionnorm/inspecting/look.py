@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from regionnorm._extras import require
 from regionnorm.checkpoints.weights import load_pretrained
+from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor
 from regionnorm.inspecting.layers import (
@@ -248,7 +248,7 @@ def visualize_photo(
         ValueError: The suffix, the photo, the mask, the weights or a layer's name is none.
         ImportError: Without the ``study`` extra.
     """
-    target = Path(output)
+    target = as_place(output)
     suffix = _check_suffix(target)
     pixels = read_photo(photo)
     # A network knows hole and known pixels, and nothing between.
@@ -256,11 +256,11 @@ def visualize_photo(
     image, hole, note = _scaled(pixels, checked.hole)
     network, where = _network(model, device)
     inside = look_inside(network, image.to(where), hole.to(where), layers)
-    name = f"{Path(photo).name}, {Path(model).name}: {_title(network)}"
+    name = f"{as_place(photo).name}, {as_place(model).name}: {_title(network)}"
     figure = draw_inside(inside, title=name, note=note)
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format=suffix)
-    return (*checked.warnings, *([f"{Path(photo).name} is {note}"] if note else []))
+    return (*checked.warnings, *([f"{as_place(photo).name} is {note}"] if note else []))
 
 
 def _network(model: str, device: str | None) -> tuple[nn.Module, torch.device]:
@@ -328,7 +328,7 @@ def _scaled(photo: Photo, hole: Any) -> tuple[Tensor, Tensor, str]:
     return image_to_tensor(image), mask_to_tensor(mask), note
 
 
-def _check_suffix(path: Path) -> str:
+def _check_suffix(path: Place) -> str:
     """The format to write, before any work is done."""
     backend = require("matplotlib.backends.backend_agg", extra="study")
     figures = require("matplotlib.figure", extra="study")

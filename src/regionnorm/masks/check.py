@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode
 from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
 from regionnorm.masks.colour_key import TOLERANCE, find_colour
@@ -118,7 +118,7 @@ def make_mask(
     text = os.fspath(mask)
     if not is_mask_rule(text):
         (levels, notes), noisy = decode(
-            Path(text), lambda image, _: (_read_file(image, photo), image.format in _LOSSY)
+            as_place(text), lambda image, _: (_read_file(image, photo), image.format in _LOSSY)
         )
         # JPEG's noise is gray too, and would let what is to go shine through.
         options = replace(options, hard=options.hard or noisy)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from regionnorm.files.formats import list_images
+from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import read_mask
 from regionnorm.masks.drawing import Canvas, Mask, Point, border_point, paint
@@ -296,8 +297,8 @@ class MaskFolder:
         FileNotFoundError: if the folder holds no image.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = as_place(path)
         self.files = list_images(self.path)
         if not self.files:
             raise FileNotFoundError(f"{self.path}: no mask images in this folder")
@@ -363,7 +364,7 @@ def _numbered_mask(index: int, interval: Interval | None, size: int, seed: int, 
 
 
 def write_masks(
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
     interval: Interval | None = None,
     count: int,
@@ -389,14 +390,14 @@ def write_masks(
     Raises:
         ValueError: for settings that make no sense.
     """
-    out = Path(out)
-    _check_writing(interval, count, size, seed, kind, out)
+    folder = as_place(out)
+    _check_writing(interval, count, size, seed, kind, folder)
     digits = max(5, len(str(count - 1)))
     entries: list[dict[str, Any]] = []
     for index in range(count):
         mask = _numbered_mask(index, interval, size, seed, kind)
         name = f"{index:0{digits}d}.png"
-        with atomic_path(out / name) as temporary:
+        with atomic_path(folder / name) as temporary:
             Image.fromarray(mask).save(temporary, format="PNG")
         entries.append(
             {
@@ -408,14 +409,14 @@ def write_masks(
         if on_progress is not None:
             on_progress(index + 1, count)
     settings = {"interval": interval, "count": count, "size": size, "seed": seed, "kind": kind}
-    with atomic_path(out / "masks.json") as temporary:
+    with atomic_path(folder / "masks.json") as temporary:
         text = json.dumps({"settings": settings, "masks": entries}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
     return count
 
 
 def _check_writing(
-    interval: Interval | None, count: int, size: int, seed: int, kind: str, out: Path
+    interval: Interval | None, count: int, size: int, seed: int, kind: str, out: Place
 ) -> None:
     allowed = (*MASK_KINDS, "mixed", "center")
     if kind not in allowed:

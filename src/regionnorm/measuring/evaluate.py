@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from torch import Tensor
 from regionnorm._extras import require
 from regionnorm.data import ImageSource, UnreadableImageError
 from regionnorm.devices import pick_device
+from regionnorm.files.remote import Place, as_place
 from regionnorm.filling.classical import CLASSICAL_FILLERS, classical_filler
 from regionnorm.imaging import MASK_THRESHOLD, composite, image_to_tensor, mask_to_tensor, read_mask
 from regionnorm.masks import INTERVALS, Interval, MaskFolder, evaluation_mask, interval_mask
@@ -188,7 +188,7 @@ def resolve_model(
         FileNotFoundError: It is neither a known name nor a file.
         ImportError: A classical filler's library is missing.
     """
-    if spec.endswith(_COMPLETION) and not Path(spec).exists():
+    if spec.endswith(_COMPLETION) and not as_place(spec).exists():
         name, filler = resolve_model(spec.removesuffix(_COMPLETION), device, jobs=jobs)
         return name + _COMPLETION, _completed(filler)
     if spec == _EXEMPLAR:
@@ -198,7 +198,7 @@ def resolve_model(
     from regionnorm.checkpoints.weights import load_pretrained, packaged_weights
     from regionnorm.models import list_models
 
-    path, names = Path(spec), {"default": None, **packaged_weights()}
+    path, names = as_place(spec), {"default": None, **packaged_weights()}
     if spec not in names and not path.exists() and "/" not in spec:
         known = f"{', '.join([*names, *CLASSICAL_FILLERS, _EXEMPLAR])} or a weights file"
         if spec in list_models():
@@ -272,7 +272,7 @@ class _FixedMasks:
 class _FolderMasks:
     """Mask files sorted into intervals by their area."""
 
-    files: Mapping[Interval, Sequence[Path]]
+    files: Mapping[Interval, Sequence[Place]]
     description: str
 
     @property
@@ -284,7 +284,7 @@ class _FolderMasks:
         cls, folder: MaskFolder, intervals: Sequence[Interval], size: int | None, count: int
     ) -> _FolderMasks:
         """Measure files until every interval has one for each of ``count`` photos."""
-        files: dict[Interval, list[Path]] = {interval: [] for interval in intervals}
+        files: dict[Interval, list[Place]] = {interval: [] for interval in intervals}
         for path in folder.files:
             mask = read_mask(path)
             area = float((mask if size is None else _stretch(mask, size, size)).mean())

@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
 from regionnorm.measuring.metrics import METRICS
 
@@ -184,7 +184,7 @@ class Report:
             table.add_section()
         return table
 
-    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Place, Place]:
         """Write ``report.md`` and ``report.json``; each appears whole or not at all.
 
         Args:
@@ -196,7 +196,7 @@ class Report:
         Raises:
             OSError: The place cannot be written to.
         """
-        markdown, as_json = Path(folder) / "report.md", Path(folder) / "report.json"
+        markdown, as_json = (as_place(folder) / name for name in ("report.md", "report.json"))
         # One line for each part, so that the file can be looked through.
         parts = (f"{json.dumps(key)}: {json.dumps(part)}" for key, part in self.to_json().items())
         for path, text in (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from regionnorm._extras import require
+from regionnorm.files.remote import Place
 from regionnorm.files.whole import atomic_path
 from regionnorm.photo._metadata import colour_chunks, tiff_tags
 
@@ -188,7 +188,7 @@ def to_8_bits(pixels: Pixels, info: Mapping[Any, Any]) -> Image.Image:
     return image
 
 
-def write(pixels: Pixels, info: Mapping[Any, Any], path: Path, format_name: str) -> None:
+def write(pixels: Pixels, info: Mapping[Any, Any], path: Place, format_name: str) -> None:
     """Write uint16 ``[H, W, C]`` as PNG or TIFF, with the metadata in ``info``.
 
     TIFF also takes uint8 ``[H, W, 4]``, whose colours are multiplied by alpha.

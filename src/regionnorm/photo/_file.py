@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from regionnorm.files.formats import format_of
+from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode, save_image
 from regionnorm.imaging import array_to_image, luma, orientation_of, standardize, supports_mode
 from regionnorm.photo import _colours, _deep
@@ -171,7 +171,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
             could only be written back with losses (32-bit float, 16-bit CMYK, for two).
         ImportError: A 16-bit colour photo without the ``eval`` extra, which decodes it.
     """
-    return decode(Path(path), _from_file)
+    return decode(as_place(path), _from_file)
 
 
 def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | None = None) -> None:
@@ -190,7 +190,7 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
         ValueError: The suffix belongs to no known format, or the format cannot hold the photo.
         OSError: The place cannot be written to.
     """
-    target = Path(path)
+    target = as_place(path)
     check_target(photo, target)
     format_name = format_of(target)
     if photo.deep is not None and format_name in _DEEP_FORMATS:
@@ -214,7 +214,7 @@ def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: The suffix belongs to no known format, or the format cannot hold the photo.
     """
-    target = Path(path)
+    target = as_place(path)
     format_name = format_of(target)
     if photo.deep is not None and format_name in _DEEP_FORMATS:
         return

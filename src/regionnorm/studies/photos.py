@@ -131,7 +131,7 @@ def _faces(root: Path, lists: Path) -> Photos | None:
         return Photos(_spec(folder), val)
     # The photos beside val/, which a folder's search would take in.
     judged = (folder / "val").resolve()
-    found = [path.absolute() for path in list_images(folder)]
+    found = [Path(path).absolute() for path in list_images(folder)]
     trained = [str(path) for path in found if not path.resolve().is_relative_to(judged)]
     if not trained:
         return None

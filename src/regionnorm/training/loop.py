@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from regionnorm._extras import require
 from regionnorm.checkpoints.weights import save_weights
 from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
+from regionnorm.files.remote import is_url
 from regionnorm.files.whole import atomic_path
 from regionnorm.inspecting.activity import layer_activity
 from regionnorm.measuring.evaluate import evaluate
@@ -49,7 +51,7 @@ def train(
     *,
     data: Sequence[str | Path],
     val: str | Path | None = None,
-    out: str | Path,
+    out: str | os.PathLike[str],
     resume: bool = False,
 ) -> bool:
     """Train a network and leave its weights in ``out``.
@@ -61,7 +63,7 @@ def train(
 
     Args:
         recipe: All choices of the run.
-        data: Photo folders, list files or tar shards to train on.
+        data: Photo folders, list files or tar shards to train on, by path or URL.
         val: Photos to judge by, not trained on; None to skip validation.
         out: The run's folder.
         resume: Go on from ``out``'s checkpoint, exactly as if the run had not stopped. Without a
@@ -75,6 +77,8 @@ def train(
         ValueError: ``out`` holds a run already and ``resume`` is False, or nothing to train on.
     """
     began = time.monotonic()
+    if is_url(out):
+        raise ValueError(f"{out} is not on this machine; give --out a folder here, and copy it")
     out = Path(out)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not resume:

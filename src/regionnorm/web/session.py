@@ -234,7 +234,7 @@ def fill_file(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    written = report.done[0]
+    written = Path(report.done[0])
     number = f"-{variant + 1}" if variant else ""
     return written.rename(written.with_name(f"{photo.stem}-filled{number}{written.suffix}"))
 
