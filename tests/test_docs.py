@@ -158,8 +158,9 @@ def test_code_of_a_page_runs_from_top_to_bottom(
     small_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The app would not come back; the released weights are not ours to ship.
+    # The app and the service would not come back; the released weights are not ours to ship.
     monkeypatch.setattr("regionnorm.web.serve", lambda *_, **__: None)
+    monkeypatch.setattr("regionnorm.serving.serve", lambda *_, **__: None)
     released = create_model("rn", width=4, blocks=1)
 
     def convert(_: Path, target: Path) -> object:

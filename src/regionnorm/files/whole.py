@@ -18,6 +18,7 @@ from regionnorm.files.remote import Place, RemotePath, as_place, upload
 
 __all__ = [
     "atomic_path",
+    "check_pixels",
     "decode",
     "save_image",
 ]
@@ -124,6 +125,29 @@ def decode(path: Place, convert: Callable[[Image.Image, IO[bytes]], _T]) -> _T:
             return convert(image, file)
         except (ValueError, ImportError) as error:
             raise type(error)(f"cannot use {path}: {_reason(error)}") from error
+
+
+def check_pixels(path: Path, megapixels: float) -> None:
+    """Refuse a photo that is too large, by its header, before anything is decoded.
+
+    Raises:
+        ValueError: It has more than ``megapixels`` million pixels. Files that are no images are
+            left to the reader.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path.name} has too many pixels to be decoded; make it smaller"
+        ) from error
+    except Exception:  # whatever is wrong with it, the reader says it better
+        return
+    if width * height > 1e6 * megapixels:
+        raise ValueError(
+            f"{path.name} is {width}x{height}, {width * height / 1e6:.0f} megapixels; "
+            f"up to {megapixels:g} are taken"
+        )
 
 
 def _load(path: Place, file: IO[bytes]) -> Image.Image:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.files.whole import check_pixels
 from regionnorm.filling.completion.where import NARROW, wide_holes
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import (
@@ -32,7 +33,6 @@ from regionnorm.web.session import (
     Filled,
     Session,
     Store,
-    check_pixels,
     decode_mask,
     fill_file,
     random_folder,

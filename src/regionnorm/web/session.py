@@ -29,7 +29,6 @@ __all__ = [
     "Filled",
     "Session",
     "Store",
-    "check_pixels",
     "decode_mask",
     "fill_file",
     "random_folder",
@@ -140,29 +139,6 @@ def random_folder(parent: Path) -> Path:
     folder = parent / secrets.token_urlsafe(24)
     folder.mkdir(parents=True, mode=0o700)
     return folder
-
-
-def check_pixels(path: Path, megapixels: float) -> None:
-    """Refuse a photo that is too large, by its header, before anything is decoded.
-
-    Raises:
-        ValueError: It has more than ``megapixels`` million pixels. Files that are no images are
-            left to the reader.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path.name} has too many pixels to be decoded; make it smaller"
-        ) from error
-    except Exception:  # whatever is wrong with it, the reader says it better
-        return
-    if width * height > 1e6 * megapixels:
-        raise ValueError(
-            f"{path.name} is {width}x{height}, {width * height / 1e6:.0f} megapixels; "
-            f"this app takes up to {megapixels:g}"
-        )
 
 
 def decode_mask(url: str, session: Session) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,98 @@
+"""Run the service on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from regionnorm._extras import require
+from regionnorm.filling.inpainter import Inpainter
+from regionnorm.serving.service import ServiceOptions, build_service
+
+__all__ = ["serve"]
+
+_KEEP_ALIVE = 15  # seconds that a connection without a request stays open
+_WAITING = 256  # connections that the system holds back while this process is busy
+
+
+def serve(
+    inpainter: Inpainter,
+    options: ServiceOptions | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    grace: int = 300,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; what has been taken on is then finished first.
+
+    Args:
+        inpainter: What fills the holes.
+        options: Limits.
+        host: Address to listen on; ``0.0.0.0`` to be reached from the network.
+        port: 0 takes a free one.
+        grace: Seconds that open requests may take after the signal.
+        on_start: Called with the address before the first request is taken.
+
+    Raises:
+        ImportError: FastAPI or uvicorn is not installed; the message is the command to install it.
+        OSError: The port is taken, or the address is not one of this computer's.
+    """
+    uvicorn = require("uvicorn", extra="serve")
+    app = build_service(inpainter, options)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=grace,
+    )
+    listening = _listen(host, port)
+    if on_start is not None:
+        shown = f"[{host}]" if ":" in host else host
+        on_start(f"http://{shown}:{listening.getsockname()[1]}")
+    server = uvicorn.Server(config)
+    stop = server.handle_exit
+
+    def handle_exit(number: int, frame: FrameType | None) -> None:
+        app.state.desk.draining = True
+        stop(number, frame)
+
+    server.handle_exit = handle_exit
+    with listening, _ended_well():
+        server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_WAITING)
+    except OSError as error:
+        listening.close()
+        raise OSError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+    return listening
+
+
+@contextmanager
+def _ended_well() -> Iterator[None]:
+    """The server raises the signal that stopped it once more at its end; here that is the end."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # others cannot
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            before[stop] = signal.signal(stop, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
