@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from regionnorm._extras import require
-from regionnorm.data import ImageSource, UnreadableImageError
+from regionnorm.data import ImageSource
 from regionnorm.devices import pick_device
-from regionnorm.files.remote import Place, as_place
+from regionnorm.files.remote import as_place
 from regionnorm.filling.classical import CLASSICAL_FILLERS, classical_filler
-from regionnorm.imaging import MASK_THRESHOLD, composite, image_to_tensor, mask_to_tensor, read_mask
-from regionnorm.masks import INTERVALS, Interval, MaskFolder, evaluation_mask, interval_mask
-from regionnorm.measuring.metrics import METRICS, MetricPreset, compute_metrics, get_preset
+from regionnorm.imaging import MASK_THRESHOLD
+from regionnorm.masks import INTERVALS, Interval, MaskFolder
+from regionnorm.measuring.metrics import METRICS, MetricPreset, get_preset
+from regionnorm.measuring.parts import Filler, FixedMasks, FolderMasks, Part, Setup, measure_part
 from regionnorm.measuring.perceptual import PairMetric, SetMetric
-from regionnorm.measuring.report import Case, Report, interval_label, make_report
+from regionnorm.measuring.report import Report, make_report
 
-Filler = Callable[[Tensor, Tensor], Tensor]
-"""``filler(image, mask) -> image``: ``[B, 3, H, W]`` in [0, 1] and ``[B, 1, H, W]``, 1 = hole."""
+__all__ = ["Filler", "Work", "evaluate", "resolve_model", "resolve_models"]
 
+Work: TypeAlias = Callable[[Setup, Sequence[range]], Iterable[tuple[int, Part]]]
+"""Measures parts of the photos in any order; yields each with its place among them."""
 _COMPLETION, _EXEMPLAR = "+completion", "exemplar"
 
 MIN_SIDE, MAX_SIDE = 16, 4096
@@ -46,6 +48,7 @@ def evaluate(
     further: Mapping[str, PairMetric] | None = None,
     fid: Callable[[], SetMetric] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    work: Work | None = None,
 ) -> Report:
     """Let models fill the same photos under the same masks, and measure the results.
 
@@ -73,11 +76,15 @@ def evaluate(
             :class:`regionnorm.measuring.perceptual.FrechetDistance`; one is kept for each
             model and interval.
         on_progress: Called with the number of finished and of all fillings.
+        work: What fills and measures; by default this process. Others have models and further
+            measures of their own, and no measures of sets.
 
     Raises:
         ValueError: An argument makes no sense, no photo can be used, or a model returns a wrong
             shape or values that are not finite.
     """
+    if work is not None and fid is not None:
+        raise ValueError("fid looks at all photos together, which one process has to; leave it out")
     chosen = get_preset(preset)
     smallest = max(MIN_SIDE, chosen.window_size)
     _check_arguments(models, intervals, limit, batch_size, difference_to)
@@ -86,33 +93,40 @@ def evaluate(
     if size is not None and size > MAX_SIDE:
         raise ValueError(f"size must be at most {MAX_SIDE} pixels or None, got {size}")
     count = len(source) if limit is None else min(limit, len(source))
-    mask_set: _FixedMasks | _FolderMasks = _FixedMasks(tuple(intervals), seed)
+    mask_set: FixedMasks | FolderMasks = FixedMasks(tuple(intervals), seed)
     if masks is not None:
-        mask_set = _FolderMasks.measure(masks, intervals, size, count)
+        mask_set = FolderMasks.measure(masks, intervals, size, count)
     total = count * len(mask_set.intervals) * len(models)
-    skipped: list[str] = []
-    photos = _read_photos(source, count, size, smallest, skipped)
-
-    cases: list[Case] = []
     further = further or {}
-    columns = (*METRICS, *further)
-    values: dict[str, dict[str, list[float]]] = {m: {k: [] for k in columns} for m in models}
+    setup = Setup(source, mask_set, size, smallest, chosen, batch_size)
+    ranges = _ranges(count, batch_size, len(mask_set.intervals))
     sets = _sets(fid, models, mask_set.intervals)
     done = 0
-    for batch in _batches(_pairs(photos, mask_set), batch_size):
-        cases += batch.cases
-        for name, model in models.items():
-            result, image, mask = _fill(name, model, batch)
-            measured = compute_metrics(result, image, chosen)
-            measured |= {key: metric(result, image, mask) for key, metric in further.items()}
-            for metric_name, column in measured.items():
-                values[name][metric_name] += column.tolist()
-            for i, case in enumerate(batch.cases if sets else ()):
-                for group in (case.interval, None):
-                    sets[name, group].update(result[i : i + 1], image[i : i + 1])
-            done += len(batch.cases)
-            if on_progress is not None:
-                on_progress(done, total)
+
+    def advance(fillings: int) -> None:
+        nonlocal done
+        done += fillings
+        if on_progress is not None:
+            on_progress(done, total)
+
+    parts: dict[int, Part] = {}
+    if work is None:
+        for number, photos in enumerate(ranges):
+            parts[number] = measure_part(setup, models, further, photos, sets, advance)
+    else:
+        for number, part in work(setup, ranges):
+            parts[number] = part
+            advance(len(part.cases) * len(models))
+    found = [parts[number] for number in range(len(ranges))]
+    cases = [case for part in found for case in part.cases]
+    skipped = [line for part in found for line in part.skipped]
+    values = {
+        model: {
+            column: [value for part in found for value in part.values[model][column]]
+            for column in (*METRICS, *further)
+        }
+        for model in models
+    }
     if not cases:
         raise ValueError(
             f"none of {count} photos can be evaluated"
@@ -131,6 +145,12 @@ def evaluate(
         skipped=skipped,
         fid={key: measure.compute() for key, measure in sets.items()} if sets else None,
     )
+
+
+def _ranges(count: int, batch_size: int, intervals: int) -> list[range]:
+    """Photos cut into parts that fill whole batches, so that a part is the same by itself."""
+    step = batch_size // math.gcd(batch_size, intervals)
+    return [range(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _sets(
@@ -243,169 +263,6 @@ def _network_filler(network: torch.nn.Module, device: str | torch.device | None)
         return filled
 
     return fill
-
-
-# --- masks ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _FixedMasks:
-    """Generated masks that are the same in every run and on every machine."""
-
-    intervals: tuple[Interval, ...]
-    seed: int
-
-    @property
-    def description(self) -> str:
-        return f"fixed set, seed {self.seed}"
-
-    def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:
-        if height == width:
-            return evaluation_mask(photo, interval, height, self.seed)
-        low, high = (round(1_000_000 * share) for share in interval)
-        rng = np.random.default_rng((self.seed, low, high, height, width, photo))
-        # As in the square set: every other mask touches the border.
-        return interval_mask(height, width, interval, rng, touch_border=photo % 2 == 0)
-
-
-@dataclass(frozen=True)
-class _FolderMasks:
-    """Mask files sorted into intervals by their area."""
-
-    files: Mapping[Interval, Sequence[Place]]
-    description: str
-
-    @property
-    def intervals(self) -> tuple[Interval, ...]:
-        return tuple(self.files)
-
-    @classmethod
-    def measure(
-        cls, folder: MaskFolder, intervals: Sequence[Interval], size: int | None, count: int
-    ) -> _FolderMasks:
-        """Measure files until every interval has one for each of ``count`` photos."""
-        files: dict[Interval, list[Place]] = {interval: [] for interval in intervals}
-        for path in folder.files:
-            mask = read_mask(path)
-            area = float((mask if size is None else _stretch(mask, size, size)).mean())
-            for low, high in files:
-                if low < area <= high:
-                    files[low, high].append(path)
-            if all(len(found) >= count for found in files.values()):
-                break
-        found = {interval: paths for interval, paths in files.items() if paths}
-        if not found:
-            raise ValueError(
-                f"none of the {len(folder.files)} masks in {folder.path} has an area inside"
-                f" {', '.join(map(interval_label, intervals))}; white is hole"
-            )
-        return cls(found, f"files in {folder.path}")
-
-    def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:
-        paths = self.files[interval]
-        return _stretch(read_mask(paths[photo % len(paths)]), height, width)
-
-
-def _stretch(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.bool_]:
-    resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(resized, dtype=np.bool_)
-
-
-# --- photos --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Photo:
-    number: int
-    name: str
-    image: Tensor  # [1, 3, H, W]
-
-
-@dataclass
-class _Batch:
-    cases: list[Case] = field(default_factory=list)
-    images: list[Tensor] = field(default_factory=list)
-    masks: list[Tensor] = field(default_factory=list)
-    placed: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Photos and masks on a device.
-
-        The same tensors at every call: measures keep what they know of a photo for the next model.
-        """
-        if device not in self.placed:
-            image, mask = torch.cat(self.images), torch.cat(self.masks)
-            self.placed[device] = image.to(device), mask.to(device)
-        return self.placed[device]
-
-
-def _read_photos(
-    source: ImageSource, count: int, size: int | None, minimum: int, skipped: list[str]
-) -> Iterator[_Photo]:
-    """Yield the usable photos among the first ``count``; name the others in ``skipped``."""
-    for number in range(count):
-        name = source.name(number)
-        try:
-            photo = source.read(number)
-        except UnreadableImageError as error:
-            skipped.append(str(error))
-            continue
-        if size is not None and photo.size != (size, size):
-            photo = ImageOps.fit(photo, (size, size), Image.Resampling.LANCZOS)
-        if min(photo.size) < minimum:
-            width, height = photo.size
-            skipped.append(f"{name}: {width}x{height} px is too small, {minimum} are needed")
-            continue
-        yield _Photo(number, name, image_to_tensor(photo))
-
-
-def _pairs(
-    photos: Iterable[_Photo], masks: _FixedMasks | _FolderMasks
-) -> Iterator[tuple[Case, Tensor, Tensor]]:
-    """Yield every photo under a mask of every interval."""
-    for photo in photos:
-        height, width = photo.image.shape[-2:]
-        for interval in masks.intervals:
-            mask = masks.get(photo.number, interval, height, width)
-            case = Case(photo.name, interval, float(mask.mean()))
-            yield case, photo.image, mask_to_tensor(mask)
-
-
-def _batches(pairs: Iterable[tuple[Case, Tensor, Tensor]], batch_size: int) -> Iterator[_Batch]:
-    """Collect pairs of one shape, ``batch_size`` at most."""
-    batch = _Batch()
-    for case, image, mask in pairs:
-        full = len(batch.cases) == batch_size
-        if full or (batch.images and batch.images[0].shape != image.shape):
-            yield batch
-            batch = _Batch()
-        batch.cases.append(case)
-        batch.images.append(image)
-        batch.masks.append(mask)
-    if batch.cases:
-        yield batch
-
-
-def _fill(name: str, model: Filler, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Composited results, photos and masks of a batch, on the device that the model answers on."""
-    image, mask = batch.on(torch.device("cpu"))
-    with torch.inference_mode():
-        # Models see what a user would give them: nothing of the photo is left under the hole.
-        output = model(image * (1 - mask), mask)
-        if output.shape != image.shape:
-            raise ValueError(
-                f"model {name!r} returned shape {list(output.shape)} for photos of"
-                f" {list(image.shape)}; it must return filled photos of the same shape"
-            )
-        image, mask = batch.on(output.device)
-        result = composite(image, output.float(), mask)
-    if not bool(result.isfinite().all()):
-        bad = next(i for i, photo in enumerate(result) if not bool(photo.isfinite().all()))
-        raise ValueError(
-            f"model {name!r} returned values that are not finite"
-            f" for {batch.cases[bad].photo}; its weights may be damaged"
-        )
-    return result, image, mask
 
 
 def _check_arguments(
