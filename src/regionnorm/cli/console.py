@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "ClusterAddress",
     "Device",
     "FitMask",
     "HardMask",
@@ -33,8 +34,17 @@ __all__ = [
     "quick_imports",
     "quiet_decoders",
     "run_progress",
+    "wants_gpu",
 ]
 
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: local (started here), ray://host:10001 or host:6379.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best one present.")
 ]
@@ -59,6 +69,11 @@ Method = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]
 Weights = Annotated[str, typer.Option(help="default, a weights file or an .onnx file.")]
+
+
+def wants_gpu(device: str | None) -> bool | None:
+    """Whether workers of a cluster need a GPU for a device; None if that depends on the cluster."""
+    return None if device is None else device.startswith("cuda")
 
 
 @contextmanager

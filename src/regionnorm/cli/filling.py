@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regionnorm.cli.console import (
+    ClusterAddress,
     Device,
     FitMask,
     HardMask,
@@ -21,11 +24,14 @@ from regionnorm.cli.console import (
     progress,
     quick_imports,
     quiet_decoders,
+    wants_gpu,
 )
 from regionnorm.files.remote import Place, as_place, is_url
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from regionnorm.filling.batch import Fill, Work
 
 __all__ = ["inpaint", "serve_app"]
 
@@ -99,8 +105,15 @@ def inpaint(
         bool, typer.Option("--recursive", help="Take the folders inside the folder too.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Photos of a folder worked on at once.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Photos of a folder worked on at once; by default 1, of a cluster all it has "
+            "room for.",
+        ),
+    ] = None,
+    cluster: ClusterAddress = None,
     report: Annotated[
         str | None, typer.Option(help="CSV file to add a line to for each photo.")
     ] = None,
@@ -120,6 +133,7 @@ def inpaint(
       regionnorm inpaint photo.jpg --mask mask.png -o filled.jpg
       regionnorm inpaint photos/ --mask masks/ -o filled/ --jobs 2 --report filled.csv
       regionnorm inpaint photo.jpg --expand left=200,top=10% -o wider.jpg
+      regionnorm inpaint s3://in/ --mask s3://masks/ -o s3://out/ --cluster ray://head:10001
       regionnorm inpaint scan.tif --mask auto:scratches --preview found.png --save-mask mask.png
     """
     if mask is None and expand is None:
@@ -135,25 +149,29 @@ def inpaint(
         from regionnorm.masks.check import MaskOptions
 
     margins = None if expand is None else Margins.parse(expand)
-    # Without a result to write there is nothing to load a network for.
-    inpainter = (
-        Inpainter(
-            model,
-            device=device,
-            precision=precision,
-            strategy=strategy,
-            feather=feather,
-            method=method,
-        )
-        if output is not None
-        else _no_fill
+    make = partial(
+        Inpainter,
+        model,
+        device=device,
+        precision=precision,
+        strategy=strategy,
+        feather=feather,
+        method=method,
     )
     folder = as_place(image).is_dir()
     outputs = _variants(output, variants, folder=folder)
+    if cluster is not None and len(outputs) > 1:
+        raise ValueError("--variants are filled on one machine; leave --cluster out")
+    # Without a result to write there is nothing to load a network for.
+    inpainter = _no_fill if output is None or cluster is not None else make()
     for variant, target in enumerate(outputs):
         if isinstance(inpainter, Inpainter):
             inpainter.variant = variant
-        with quiet_decoders(), progress("inpaint") as on_progress:
+        with (
+            _workers(cluster, jobs, device, _do_not_fill if output is None else make) as work,
+            quiet_decoders(),
+            progress("inpaint") as on_progress,
+        ):
             outcome = inpaint_path(
                 inpainter,
                 image,
@@ -162,13 +180,14 @@ def inpaint(
                 recursive=recursive,
                 overwrite=overwrite,
                 on_progress=on_progress,
-                jobs=jobs,
+                jobs=jobs or 1,
                 mask_options=MaskOptions(invert_mask, dilate, fit_mask, hard_mask),
                 quality=quality,
                 save_mask=save_mask,
                 preview=preview,
                 report=report,
                 expand=margins,
+                work=work,
             )
         # Masks, previews and warnings are the same for each variant.
         save_mask = preview = None
@@ -181,6 +200,20 @@ def inpaint(
         if outcome.failed:
             return 1
     return 0
+
+
+@contextmanager
+def _workers(
+    address: str | None, jobs: int | None, device: str | None, make: Callable[[], Fill]
+) -> Iterator[Work | None]:
+    """A cluster's workers, or None for this process."""
+    if address is None:
+        yield None
+        return
+    from regionnorm.cluster import connect, filling
+
+    with connect(address, workers=jobs, gpu=wants_gpu(device)) as cluster:
+        yield filling(cluster, make)
 
 
 def _variants(output: str | None, count: int, *, folder: bool) -> list[str | None]:
@@ -211,6 +244,10 @@ def _print_left_out(paths: Sequence[Place]) -> None:
     if paths:
         names = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
         print_note(f"Note: left out, no photos by their names: {names} ({len(paths)} in all)")
+
+
+def _do_not_fill() -> Fill:
+    return _no_fill
 
 
 def _no_fill(photo: Image.Image, hole: object) -> Image.Image:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regionnorm.cli.console import (
+    ClusterAddress,
     Device,
     FitMask,
     InvertMask,
@@ -18,7 +22,11 @@ from regionnorm.cli.console import (
     progress,
     quick_imports,
     quiet_decoders,
+    wants_gpu,
 )
+
+if TYPE_CHECKING:
+    from regionnorm.measuring.evaluate import Work
 
 __all__ = ["evaluate", "visualize"]
 
@@ -69,6 +77,7 @@ def evaluate(
         ),
     ] = None,
     device: Device = None,
+    cluster: ClusterAddress = None,
 ) -> int:
     """Measure PSNR, SSIM, l1 and how alike the pictures look, by masked area.
 
@@ -93,8 +102,9 @@ def evaluate(
     keep_freed_memory()  # an eighth of a network's time here, as batches are all of one size
     wanted = available() if metrics is None else [name for name in metrics if name != "none"]
     further = make_metrics(name for name in wanted if name != "fid")
-    fillers = resolve_models(models or ["default", "ns", "telea"], device, jobs=os.cpu_count() or 1)
-    with progress("evaluate") as on_progress:
+    names = models or ["default", "ns", "telea"]
+    fillers = resolve_models(names, device, jobs=os.cpu_count() or 1)
+    with _workers(cluster, names, list(further), device) as work, progress("evaluate") as advance:
         result = run(
             fillers,
             open_source(data),
@@ -106,7 +116,8 @@ def evaluate(
             difference_to=difference_to,
             further=further,
             fid=FrechetDistance if "fid" in wanted else None,
-            on_progress=on_progress,
+            on_progress=advance,
+            work=work,
         )
     print_table(result.to_table())
     for path in result.save(report) if report else ():
@@ -114,6 +125,24 @@ def evaluate(
     for line in result.skipped:
         print_error(line)
     return 1 if result.skipped else 0
+
+
+@contextmanager
+def _workers(
+    address: str | None, models: Sequence[str], further: Sequence[str], device: str | None
+) -> Iterator[Work | None]:
+    """A cluster's workers, or None for this process."""
+    if address is None:
+        yield None
+        return
+    from regionnorm.cluster import connect, evaluating
+    from regionnorm.measuring.evaluate import resolve_models
+    from regionnorm.measuring.perceptual import make_metrics
+
+    with connect(address, gpu=wants_gpu(device)) as cluster:
+        yield evaluating(
+            cluster, partial(resolve_models, models, device), partial(make_metrics, further)
+        )
 
 
 def visualize(

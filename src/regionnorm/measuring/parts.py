@@ -110,9 +110,11 @@ class FixedMasks:
 
     @property
     def description(self) -> str:
+        """Where the masks come from, in words."""
         return f"fixed set, seed {self.seed}"
 
     def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """The bool ``[H, W]`` mask of a photo's number in an interval."""
         if height == width:
             return evaluation_mask(photo, interval, height, self.seed)
         low, high = (round(1_000_000 * share) for share in interval)
@@ -130,6 +132,7 @@ class FolderMasks:
 
     @property
     def intervals(self) -> tuple[Interval, ...]:
+        """Those that there are masks for."""
         return tuple(self.files)
 
     @classmethod
@@ -155,6 +158,7 @@ class FolderMasks:
         return cls(found, f"files in {folder.path}")
 
     def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """The bool ``[H, W]`` mask of a photo's number in an interval."""
         paths = self.files[interval]
         return _stretch(read_mask(paths[photo % len(paths)]), height, width)
 
