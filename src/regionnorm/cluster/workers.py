@@ -218,7 +218,7 @@ def connect(
     try:
         ray.init(**arguments)
     except Exception as error:  # of many kinds, by the way that is taken to the cluster
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error.__cause__ or error).split())
         raise OSError(f"cannot reach a Ray cluster at {address}: {reason:.300}") from error
     try:
         there = ray.cluster_resources()
