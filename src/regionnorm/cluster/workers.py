@@ -201,8 +201,8 @@ def connect(
     """Talk to a Ray cluster.
 
     Args:
-        address: ``"local"`` starts one on this machine and ends it; ``"ray://host:10001"`` and
-            ``"host:6379"`` are there already.
+        address: ``"local"`` starts one on this machine and ends it; ``"ray://host:10001"``,
+            ``"host:6379"`` and ``"auto"`` (this machine's) are there already.
         workers: How many; None takes one for each GPU, or for each processor where there is none.
         gpu: Whether workers need a GPU; None: if the cluster has some.
 
