@@ -179,8 +179,17 @@ class _Variant:
     def __call__(self, image: Image.Image, hole: npt.NDArray[np.bool_]) -> Image.Image:
         return self.inpainter(image, hole, variant=self.number)
 
-    def fill_photo(self, photo: Photo, hole: npt.NDArray[np.bool_], *, opaque: bool) -> Photo:
-        return self.inpainter.fill_photo(photo, hole, opaque=opaque, variant=self.number)
+    def fill_photo(
+        self,
+        photo: Photo,
+        hole: npt.NDArray[np.bool_],
+        *,
+        opaque: bool,
+        cover: npt.NDArray[np.uint8] | None = None,
+    ) -> Photo:
+        return self.inpainter.fill_photo(
+            photo, hole, opaque=opaque, cover=cover, variant=self.number
+        )
 
 
 def fill_file(
