@@ -51,7 +51,7 @@ def main() -> int:
         fill_bucket(arguments.photos)
         figures = measure(arguments.photos, arguments.method)
     for name, value in figures.items():
-        print(f"{name:<44} {value}")
+        print(f"{name:<56} {value}")
     with atomic_path(arguments.out) as temporary:
         temporary.write_text(json.dumps(figures, indent=2), encoding="utf-8")
     return int(figures["wrong or missing"] + figures["done twice"] > 0)
@@ -66,6 +66,10 @@ def measure(count: int, method: str) -> dict[str, float]:
     fill(inpainter, "one", clock, jobs=2)
     figures |= clock.figures("--jobs 2")
     with nodes() as (address, client, head, second):
+        before = processor_seconds([head.pid, second.pid])
+        time.sleep(5)
+        idle = (processor_seconds([head.pid, second.pid]) - before) / 5
+        figures["both nodes without work: processor ms a second"] = round(1000 * idle, 1)
         clock = Clock(roots=(head.pid, second.pid))
         with connect(address, workers=2) as cluster:
             fill(None, "clean", clock, work=filling(cluster, make))
