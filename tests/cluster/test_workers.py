@@ -24,10 +24,11 @@ class StandIn:
         self.waiting: list[tuple[Any, Callable[[], Any]]] = []
         self.done: dict[Any, Any] = {}
         self.killed: list[int] = []
-        self.most_given: Counter[int] = Counter()
+        self.needs: tuple[float, float] = (0, 0)
 
     def remote(self, **options: Any) -> Callable[[type], Any]:
         assert options["max_restarts"] == -1 and options["max_task_retries"] == 0
+        self.needs = options["num_cpus"], options["num_gpus"]
         return lambda kind: SimpleNamespace(remote=lambda *a: _Actor(self, kind(*a)))
 
     def put(self, value: Any) -> Any:
@@ -95,7 +96,12 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 def run(
     ray: StandIn, work: Callable[[Any, bool], Any], tasks: Iterable[Any], count: int = 2
 ) -> list[tuple[Any, Any]]:
-    return list(Cluster(ray, count, gpu=False).each(lambda: work, tasks))
+    return list(
+        Cluster(
+            ray,
+            count,
+        ).each(lambda: work, tasks)
+    )
 
 
 def test_every_task_is_done_once_and_the_workers_end(ray: StandIn) -> None:
@@ -109,6 +115,28 @@ def test_every_task_is_done_once_and_the_workers_end(ray: StandIn) -> None:
     assert dict(run(ray, work, range(20), count=3)) == {n: n * n for n in range(20)}
     assert set(did.values()) == {1}
     assert len(ray.killed) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "gpu", "needs"),
+    [(None, None, (4, 1)), (2, None, (2, 1)), (12, True, (12, 0.3333)), (None, False, (9, 0))],
+)
+def test_workers_beyond_the_gpus_share_them(
+    ray: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int | None,
+    gpu: bool | None,
+    needs: tuple[int, float],
+) -> None:
+    connection = SimpleNamespace(
+        init=lambda **_: None,
+        shutdown=lambda: None,
+        cluster_resources=lambda: {"CPU": 9.0, "GPU": 4.0},
+    )
+    monkeypatch.setattr(workers, "require", lambda module, extra: connection)
+    with connect("host:6379", workers=count, gpu=gpu) as cluster:
+        cluster.ray = ray
+        assert (len(cluster.start()), ray.needs[1]) == needs
 
 
 def test_no_worker_is_started_for_no_tasks(ray: StandIn) -> None:
@@ -158,7 +186,12 @@ def test_workers_that_never_get_ready_are_told(ray: StandIn) -> None:
         raise Die
 
     with pytest.raises(OSError, match="die before they are ready"):
-        list(Cluster(ray, 2, gpu=False).each(make, range(3)))
+        list(
+            Cluster(
+                ray,
+                2,
+            ).each(make, range(3))
+        )
 
 
 def test_workers_of_another_version_are_refused(

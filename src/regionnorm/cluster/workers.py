@@ -68,7 +68,7 @@ class _Queue(Generic[Task]):
 class Cluster:
     """A Ray cluster that this process talks to; see :func:`connect`."""
 
-    def __init__(self, ray: Any, workers: int, gpu: bool) -> None:
+    def __init__(self, ray: Any, workers: int, gpu: float = 0) -> None:
         self.ray, self.workers, self.gpu = ray, workers, gpu
 
     def each(
@@ -101,7 +101,7 @@ class Cluster:
 
     def start(self) -> list[Any]:
         """Start the workers."""
-        needs = {"num_gpus": 1, "num_cpus": 1} if self.gpu else {"num_cpus": 1}
+        needs = {"num_gpus": self.gpu, "num_cpus": 1}
         kind = self.ray.remote(max_restarts=-1, max_task_retries=0, **needs)(_Worker)
         return [kind.remote() for _ in range(self.workers)]
 
@@ -204,6 +204,7 @@ def connect(
         address: ``"local"`` starts one on this machine and ends it; ``"ray://host:10001"``,
             ``"host:6379"`` and ``"auto"`` (this machine's) are there already.
         workers: How many; None takes one for each GPU, or for each processor where there is none.
+            More than there are GPUs share them.
         gpu: Whether workers need a GPU; None: if the cluster has some.
 
     Raises:
@@ -226,7 +227,9 @@ def connect(
         room = int(there.get("GPU" if gpu else "CPU", 0))
         if not room:
             raise ValueError(f"the cluster at {address} has no {'GPU' if gpu else 'processor'}")
-        yield Cluster(ray, workers or room, gpu)
+        count = workers or room
+        # Rounded down: so many hundredths of a hundredth fit for certain.
+        yield Cluster(ray, count, min(1.0, 10_000 * room // count / 10_000) if gpu else 0)
     finally:
         ray.shutdown()
 
