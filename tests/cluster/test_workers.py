@@ -34,7 +34,9 @@ class StandIn:
     def put(self, value: Any) -> Any:
         return value
 
-    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def wait(
+        self, references: list[Any], num_returns: int, timeout: float | None
+    ) -> tuple[list[Any], list[Any]]:
         reference, call = next(entry for entry in self.waiting if entry[0] in references)
         self.waiting.remove((reference, call))
         try:
@@ -90,6 +92,7 @@ def _raise_died() -> None:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(workers, "_PAUSE", 0)
+    monkeypatch.setattr(workers, "_PATIENCE", -1)
     return StandIn()
 
 
@@ -192,6 +195,21 @@ def test_workers_that_never_get_ready_are_told(ray: StandIn) -> None:
                 2,
             ).each(make, range(3))
         )
+
+
+def test_workers_that_are_late_are_waited_for(
+    ray: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_PATIENCE", 60)
+    asked: list[None] = []
+
+    def make() -> Any:
+        asked.append(None)
+        if len(asked) < 30:
+            raise Die
+        return lambda task, again: task
+
+    assert len(list(Cluster(ray, 1).each(make, range(3)))) == 3
 
 
 def test_workers_of_another_version_are_refused(

@@ -24,6 +24,7 @@ Make = Callable[[], Callable[[Task, bool], Result]]
 _AHEAD = 2  # tasks that a worker has been given, so that it need not wait for the next
 _TRIES = 3  # workers that may die of one task
 _PAUSE = 1.0  # seconds before a worker that did not get ready is asked again
+_PATIENCE = 120.0  # seconds without a sign of life after which none is expected
 
 
 class _Worker:
@@ -116,22 +117,34 @@ class _Round(Generic[Task, Result]):
         self.packed = self.ray.put(make)  # once, however many workers read it
         self.actors = cluster.start()
         self.rising: dict[Any, Any] = {}
-        self.resting: list[Any] = list(self.actors)
+        self.resting = [(0.0, actor) for actor in self.actors]  # not asked before this time
         self.doing: dict[Any, tuple[Any, Task, int]] = {}
-        self.failures = 0
+        self.failures, self.alive = 0, time.monotonic()
 
     def results(self) -> Iterator[tuple[Task, Result | None]]:
         """Give out tasks and take results until nothing is left."""
         while self.doing or self.queue.more():
-            for actor in self.resting:
-                self.rising[actor.ready.remote(self.packed, os.getcwd())] = actor
-            self.resting = []
-            done, _ = self.ray.wait([*self.doing, *self.rising], num_returns=1)
+            self._ask()
+            waiting = [*self.doing, *self.rising]
+            if not waiting:
+                time.sleep(_PAUSE)
+                continue
+            done, _ = self.ray.wait(
+                waiting, num_returns=1, timeout=_PAUSE if self.resting else None
+            )
             for reference in done:
                 if reference in self.rising:
                     self._risen(reference)
                 else:
                     yield from self._finished(reference)
+
+    def _ask(self) -> None:
+        """Ask workers whether they are ready, those that were not some time ago again."""
+        now = time.monotonic()
+        for due, actor in self.resting:
+            if due <= now:
+                self.rising[actor.ready.remote(self.packed, os.getcwd())] = actor
+        self.resting = [entry for entry in self.resting if entry[0] > now]
 
     def end(self) -> None:
         """Give all workers up."""
@@ -145,12 +158,13 @@ class _Round(Generic[Task, Result]):
         version = self._get(reference)
         if version is None:
             self.failures += 1
-            if self.failures > _TRIES * len(self.actors):
+            # One that is just being started again cannot be asked either.
+            late = time.monotonic() - self.alive > _PATIENCE
+            if late and self.failures > _TRIES * len(self.actors):
                 raise OSError("workers die before they are ready; look at Ray's logs for why")
-            time.sleep(_PAUSE)
-            self.resting.append(actor)
+            self.resting.append((time.monotonic() + _PAUSE, actor))
             return
-        self.failures = 0
+        self.failures, self.alive = 0, time.monotonic()
         if version != __version__:
             raise ValueError(f"workers have regionnorm {version}, this is {__version__}")
         self._give(actor)
@@ -164,14 +178,16 @@ class _Round(Generic[Task, Result]):
             self.queue.lost.append((task, tries + 1))
         else:
             yield task, None
-        if result is None and actor not in (*self.rising.values(), *self.resting):
+        if result is not None:
+            self.alive = time.monotonic()
+        elif actor in self._free():
             # Ray starts it again, when and where it can; until then it is given nothing.
-            self.resting.append(actor)
+            self.resting.append((0.0, actor))
         for free in self._free():
             self._give(free)
 
     def _free(self) -> list[Any]:
-        rising = [*self.rising.values(), *self.resting]
+        rising = [*self.rising.values(), *(actor for _, actor in self.resting)]
         return [actor for actor in self.actors if actor not in rising]
 
     def _give(self, actor: Any) -> None:
