@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("numba")
 
+from regionnorm.filling.completion import complete as module
 from regionnorm.filling.completion.complete import complete, warm_up
 from regionnorm.filling.completion.where import NARROW
 
@@ -116,7 +117,8 @@ def test_narrow_holes_stay_the_networks() -> None:
     assert (filled[mask] == network[mask]).all()
 
 
-def test_a_wide_hole_beside_a_narrow_one_is_copied() -> None:
+def test_a_wide_hole_beside_a_narrow_one_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SMALL", 0)
     image = photo()
     network = np.full_like(image, 128)
     mask = with_hole(image)
@@ -124,6 +126,25 @@ def test_a_wide_hole_beside_a_narrow_one_is_copied() -> None:
     filled = complete(image, mask, network=network)
     assert (filled[4:10, 4:70] == 128).all()
     assert filled[30:40, 30:45].std() > 20
+
+
+def test_a_small_photo_takes_half_the_fine_detail_of_its_pieces_and_no_colours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = photo().astype(np.float64) / 255
+    mask = with_hole(image)
+    network = np.full_like(image, 0.25)  # far from the photo's mean
+    small = complete(image, mask, network=network)
+    monkeypatch.setattr(module, "_SMALL", np.count_nonzero(~mask))
+    whole = complete(image, mask, network=network)
+    low = np.pad((whole - network) * mask[..., None], ((8, 8), (8, 8), (0, 0)), mode="edge")
+    for _ in range(8):
+        low = (np.roll(low, 1, 0) + 2 * low + np.roll(low, -1, 0)) / 4
+        low = (np.roll(low, 1, 1) + 2 * low + np.roll(low, -1, 1)) / 4
+    expected = network + ((whole - network) - low[8:-8, 8:-8]) / 2
+    assert np.abs(small - expected)[mask].max() < 1e-4
+    assert np.abs(small - whole)[mask].max() > 0.1
+    assert (small[~mask] == image[~mask]).all()
 
 
 def test_without_the_networks_fill_or_beside_it_the_exemplar_is_the_same() -> None:

@@ -52,6 +52,8 @@ _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
+_SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
+_GRAIN, _GRAIN_BLURS = 0.5, 8  # share of the pieces' detail that such photos take, and how fine
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -103,6 +105,7 @@ def complete(
         return result
     grey = bool((known == known[:, :1]).all())
     low, high = _range(known)
+    small = painted is not None and len(known) < _SMALL
     del known
     wide = mask
     if painted is not None:
@@ -123,7 +126,10 @@ def complete(
         pixels -= np.float32(low * levels) * scale
         if veiled.any():
             pixels[veiled] = continued(pixels, ~veiled)[veiled]
-        filled = _completed(pixels, unknown, painted is not None, seed)[hole[unknown]]
+        filled = _completed(pixels, unknown, painted is not None, seed)
+        if small:
+            filled = _grained(pixels, filled, unknown)
+        filled = filled[hole[unknown]]
         filled = (filled / scale + np.float32(low * levels)).clip(0, levels)
         part[hole] = np.rint(filled) if image.dtype.kind == "u" else filled
     return result
@@ -245,6 +251,18 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
     for height, width in reversed(shapes):
         low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
     return low[hole]
+
+
+def _grained(pixels: Floats, filled: Floats, hole: Place) -> Floats:
+    """What is painted, with a share of the fine detail of a collage.
+
+    ``filled`` and the result are float32 ``[N, 3]`` for the pixels of the hole, row by row.
+    """
+    difference = np.zeros_like(pixels)
+    difference[hole] = filled - pixels[hole]
+    low = blur(difference, np.ones(hole.shape, np.float32), _GRAIN_BLURS)
+    grained: Floats = pixels[hole] + np.float32(_GRAIN) * (difference - low)[hole]
+    return grained
 
 
 def _busyness(levels: list[tuple[Floats, Place]], gap: Place) -> Floats:
