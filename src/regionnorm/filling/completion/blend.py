@@ -24,26 +24,36 @@ Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
 
 
-def correction(pixels: Floats, hole: Place, down: Integers, right: Integers, keep: float) -> Floats:
+def correction(
+    pixels: Floats,
+    hole: Place,
+    down: Integers,
+    right: Integers,
+    keep: float,
+    *,
+    place: Place | None = None,
+) -> Floats:
     """What to add to a collage so that its pieces meet.
 
     Args:
         pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
-        hole: bool ``[H, W]``.
+        hole: bool ``[H, W]``: what nobody may copy.
         down: int32 ``[H, W]``: rows to what each hole pixel copies; with ``right`` 0 as well,
             the pixel shows what is painted there.
         right: The same, columns.
         keep: The mismatch of colours (L2) at which the correction is down to 1 / e.
+        place: bool ``[H, W]``: the part of the hole that is filled; None for all.
 
     Returns:
-        float32 ``[N, 3]`` for the pixels of the hole, row by row.
+        float32 ``[N, 3]`` for the pixels of the place, row by row.
     """
-    box = bounding_window(hole).grow(1, *hole.shape)
+    place = hole if place is None else place
+    box = bounding_window(place).grow(1, *hole.shape)
     weights = Laplace(*(np.zeros((box.height, box.width), np.float32) for _ in range(3)))
     targets = np.zeros((3, box.height, box.width), np.float32)
     corner = (box.top, box.left)
-    _assemble(pixels, hole, down, right, np.float32(keep), corner, *weights, targets)
-    inside = hole[box.slices]
+    _assemble(pixels, place, hole, down, right, np.float32(keep), corner, *weights, targets)
+    inside = place[box.slices]
     return np.stack([solve(weights, target)[inside] for target in targets], axis=1)
 
 
@@ -64,7 +74,15 @@ def shown(pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any) 
 
 @jit
 def _mismatch(
-    pixels: Any, hole: Any, down: Any, right: Any, row: Any, column: Any, row2: Any, column2: Any
+    pixels: Any,
+    place: Any,
+    hole: Any,
+    down: Any,
+    right: Any,
+    row: Any,
+    column: Any,
+    row2: Any,
+    column2: Any,
 ) -> Any:
     """What the piece at one pixel shows more than the piece at its neighbour, at both places."""
     red = green = blue = views = np.float32(0)
@@ -72,11 +90,11 @@ def _mismatch(
     offset2 = down[row2, column2], right[row2, column2]
     if offset[0] == offset2[0] and offset[1] == offset2[1]:
         return red, green, blue
-    for place in range(2):
+    for view in range(2):
         # Only a piece of the hole can be asked what it would show at its neighbour.
-        if not (hole[row2, column2] if place == 0 else hole[row, column]):
+        if not (place[row2, column2] if view == 0 else place[row, column]):
             continue
-        asked_row, asked_column = (row, column) if place == 0 else (row2, column2)
+        asked_row, asked_column = (row, column) if view == 0 else (row2, column2)
         good, r, g, b = shown(pixels, hole, offset[0], offset[1], asked_row, asked_column)
         good2, r2, g2, b2 = shown(pixels, hole, offset2[0], offset2[1], asked_row, asked_column)
         if good and good2:
@@ -88,6 +106,7 @@ def _mismatch(
 @jit
 def _assemble(
     pixels: Any,
+    place: Any,
     hole: Any,
     down: Any,
     right: Any,
@@ -108,9 +127,11 @@ def _assemble(
                 if y2 >= height or x2 >= width:
                     continue
                 row, column, row2, column2 = top + y, left + x, top + y2, left + x2
-                inside, inside2 = hole[row, column], hole[row2, column2]
+                inside, inside2 = place[row, column], place[row2, column2]
                 if not inside and not inside2:
                     continue
+                if (hole[row, column] and not inside) or (hole[row2, column2] and not inside2):
+                    continue  # nothing to meet
                 if not inside2:
                     anchor[y, x] += np.float32(1)
                 elif not inside:
@@ -119,7 +140,7 @@ def _assemble(
                     to_right[y, x] = 1
                 else:
                     to_below[y, x] = 1
-                mismatch = _mismatch(pixels, hole, down, right, row, column, row2, column2)
+                mismatch = _mismatch(pixels, place, hole, down, right, row, column, row2, column2)
                 square = mismatch[0] ** 2 + mismatch[1] ** 2 + mismatch[2] ** 2
                 share = np.exp(-square / (keep * keep))
                 for channel in range(3):

@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import is_compiled
+from regionnorm.filling.completion.atlas import Atlas, View, make_atlas
 from regionnorm.filling.completion.blend import correction
 from regionnorm.filling.completion.pyramid import (
     blur,
     busyness,
+    coarser_hole,
     continued,
     depth_in,
     enlarged,
@@ -44,6 +46,8 @@ Method = Literal["auto", "exemplar"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
+_VIEWS = (View(mirrored=True, scale=1), View(mirrored=False, scale=0.8))
+_MOST_VIEWED = 2_000_000  # pixels of a photo that other views are made of: they take memory
 _LEAST_KNOWN = 0.25  # share of that copy that has to be known
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _STAIRS = 3  # halvings after which the small copy's pixels show as stairs along seams
@@ -202,31 +206,43 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     """
     if not painted:
         pixels = continued(pixels, ~hole)
-    levels = [(pixels, hole)]
-    for _ in range(max(0, round(math.log(hole.size / _WORK, 4)))):
-        coarser = halve(*levels[-1])
-        if np.mean(~coarser[1]) < _LEAST_KNOWN:
-            break
-        levels.append(coarser)
-    depth = len(levels) - 1
-    small, gap = levels[depth]
-    scene = Scene(small, _busyness(levels, gap), gap, painted)
+    depth = _depth(hole)
+    views = _VIEWS if hole.size <= _MOST_VIEWED else ()
+    atlas = make_atlas(pixels, hole, views, 2**depth)
+    levels = [atlas]
+    for _ in range(depth):
+        finer = levels[-1]
+        levels.append(Atlas(*halve(finer.pixels, finer.missing), coarser_hole(finer.place)))
+    small = levels[depth]
+    width = -(-hole.shape[1] // 2**depth)
+    scene = Scene(small.pixels, _busyness(levels), small.missing, small.place, width, painted)
     down, right = choose_offsets(scene, seed)
     for level in range(depth, -1, -1):
-        finer, gap = levels.pop()
+        finer, gap, place = levels.pop()
         if level < depth:
-            down, right = doubled(down, gap), doubled(right, gap)
+            down, right = doubled(down, place), doubled(right, place)
             if depth - level >= _STAIRS:
                 price = _PAINTED / 2 ** (depth - level) if painted else None
-                move_seams(finer, gap, down, right, painted=price)
-        refine(finer, gap, down, right, seed=100 * seed + level, sharp=level == 0)
-    filled = faded(pixels, hole, down, right)
-    filled += correction(pixels, hole, down, right, _KEEP)
+                move_seams(finer, gap, down, right, painted=price, place=place)
+        sharp = level == 0
+        refine(finer, gap, down, right, seed=100 * seed + level, sharp=sharp, place=place)
+    filled = faded(atlas.pixels, atlas.missing, down, right, place=atlas.place)
+    filled += correction(atlas.pixels, atlas.missing, down, right, _KEEP, place=atlas.place)
     del down, right
     if painted:
         box = bounding_window(hole).grow(1, *hole.shape).slices
         filled += _toned(pixels[box], filled, hole[box], depth + 1)
     return filled
+
+
+def _depth(hole: Place) -> int:
+    """How often to halve a photo for its structure to be decided on."""
+    wanted = max(0, round(math.log(hole.size / _WORK, 4)))
+    for depth in range(wanted):
+        hole = coarser_hole(hole)
+        if np.mean(~hole) < _LEAST_KNOWN:
+            return depth
+    return wanted
 
 
 def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats:
@@ -265,10 +281,10 @@ def _grained(pixels: Floats, filled: Floats, hole: Place) -> Floats:
     return grained
 
 
-def _busyness(levels: list[tuple[Floats, Place]], gap: Place) -> Floats:
+def _busyness(levels: list[Atlas]) -> Floats:
     """Of the photo where it is known on the coarsest level, of what is painted elsewhere."""
     depth = min(len(levels) - 1, _MOST_HALVINGS)
-    pixels, hole = levels[-1 - depth]
+    pixels, hole, _ = levels[-1 - depth]
     known = busyness(pixels, hole, depth)
     painted = busyness(pixels, np.zeros_like(hole), depth)
-    return np.where(gap[..., None], painted, known)
+    return np.where(levels[-1].missing[..., None], painted, known)

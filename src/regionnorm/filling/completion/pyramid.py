@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from regionnorm.masks.regions import dilate_square
 
-__all__ = ["blur", "busyness", "continued", "depth_in", "enlarged", "halve"]
+__all__ = ["blur", "busyness", "coarser_hole", "continued", "depth_in", "enlarged", "halve"]
 
 Floats = npt.NDArray[np.float32]
 Place = npt.NDArray[np.bool_]
@@ -19,12 +19,21 @@ def halve(pixels: Floats, hole: Place) -> tuple[Floats, Place]:
     padding = ((0, height % 2), (0, width % 2))
     if height % 2 or width % 2:  # else it would be a copy
         pixels = np.pad(pixels, (*padding, (0, 0)), mode="edge")
-        hole = np.pad(hole, padding, mode="edge")
     total = pixels[::2, ::2] + pixels[1::2, ::2]
     total += pixels[::2, 1::2]
     total += pixels[1::2, 1::2]
     total *= np.float32(0.25)
-    return total, hole[::2, ::2] | hole[1::2, ::2] | hole[::2, 1::2] | hole[1::2, 1::2]
+    return total, coarser_hole(hole)
+
+
+def coarser_hole(hole: Place) -> Place:
+    """Half of bool ``[H, W]``: True where any of four pixels is."""
+    height, width = hole.shape
+    if height % 2 or width % 2:
+        hole = np.pad(hole, ((0, height % 2), (0, width % 2)), mode="edge")
+    lines = hole[::2] | hole[1::2]
+    coarser: Place = lines[:, ::2] | lines[:, 1::2]
+    return coarser
 
 
 def blur(values: Floats, weight: Floats, times: int) -> Floats:

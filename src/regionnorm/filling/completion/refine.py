@@ -42,33 +42,42 @@ def doubled(offsets: Integers, hole: Place) -> Integers:
     return large
 
 
-def copied(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
-    """What the offsets of the hole's pixels lead to, float32 ``[N, 3]``, row by row."""
-    result = np.empty((np.count_nonzero(hole), 3), np.float32)
-    _copy(pixels, hole, down, right, result)
+def copied(pixels: Floats, place: Place, down: Integers, right: Integers) -> Floats:
+    """What the offsets of a place's pixels lead to, float32 ``[N, 3]``, row by row."""
+    result = np.empty((np.count_nonzero(place), 3), np.float32)
+    _copy(pixels, place, down, right, result)
     return result
 
 
-def faded(pixels: Floats, hole: Place, down: Integers, right: Integers) -> Floats:
+def faded(
+    pixels: Floats,
+    hole: Place,
+    down: Integers,
+    right: Integers,
+    *,
+    place: Place | None = None,
+) -> Floats:
     """As :func:`copied`, but pieces fade into each other over a few pixels at their seams.
 
     Each pixel is the mean of what it shows by its own offset and by those of its neighbours, so
-    that nothing changes inside a piece.
+    that nothing changes inside a piece. ``place`` is the part of the hole that is filled; None
+    for all.
     """
-    result = np.empty((np.count_nonzero(hole), 3), np.float32)
+    place = hole if place is None else place
+    result = np.empty((np.count_nonzero(place), 3), np.float32)
     steps = np.arange(-_FADE, _FADE + 1, dtype=np.float32) / np.float32(_FADE)
     weights = np.exp(-np.square(steps)[:, None] - np.square(steps))
-    _fade(pixels, hole, down, right, weights.astype(np.float32), result)
+    _fade(pixels, place, hole, down, right, weights.astype(np.float32), result)
     return result
 
 
 @jit
-def _copy(pixels: Any, hole: Any, down: Any, right: Any, result: Any) -> None:
-    height, width = hole.shape
+def _copy(pixels: Any, place: Any, down: Any, right: Any, result: Any) -> None:
+    height, width = place.shape
     number = 0
     for row in range(height):
         for column in range(width):
-            if hole[row, column]:
+            if place[row, column]:
                 to_row = min(max(row + down[row, column], 0), height - 1)
                 to_column = min(max(column + right[row, column], 0), width - 1)
                 for channel in range(3):
@@ -77,20 +86,22 @@ def _copy(pixels: Any, hole: Any, down: Any, right: Any, result: Any) -> None:
 
 
 @jit
-def _fade(pixels: Any, hole: Any, down: Any, right: Any, weights: Any, result: Any) -> None:
+def _fade(
+    pixels: Any, place: Any, hole: Any, down: Any, right: Any, weights: Any, result: Any
+) -> None:
     height, width = hole.shape
     reach = len(weights) // 2
     number = 0
     for row in range(height):
         for column in range(width):
-            if not hole[row, column]:
+            if not place[row, column]:
                 continue
             total = np.float32(0)
             for channel in range(3):
                 result[number, channel] = 0
             for i in range(max(row - reach, 0), min(row + reach + 1, height)):
                 for j in range(max(column - reach, 0), min(column + reach + 1, width)):
-                    if not hole[i, j]:
+                    if not place[i, j]:
                         continue
                     to_row, to_column = row + down[i, j], column + right[i, j]
                     if not (0 <= to_row < height and 0 <= to_column < width):
@@ -112,23 +123,32 @@ def _fade(pixels: Any, hole: Any, down: Any, right: Any, weights: Any, result: A
 
 
 def refine(
-    pixels: Floats, hole: Place, down: Integers, right: Integers, *, seed: int, sharp: bool
+    pixels: Floats,
+    hole: Place,
+    down: Integers,
+    right: Integers,
+    *,
+    seed: int,
+    sharp: bool,
+    place: Place | None = None,
 ) -> None:
     """Improve a map of offsets in place.
 
     Args:
         pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
-        hole: bool ``[H, W]``.
+        hole: bool ``[H, W]``: what nobody may copy.
         down: int32 ``[H, W]``: rows to what each pixel shows; where both are 0, what is painted
             stays.
         right: The same, columns.
         seed: 0 or more.
         sharp: Compare with one match for each pixel in the end, and not with means.
+        place: bool ``[H, W]``: the part of the hole that is filled; None for all.
     """
-    place = hole & ((down != 0) | (right != 0))
+    filled = hole if place is None else place
+    place = filled & ((down != 0) | (right != 0))
     sources = source_centres(hole)
     if np.count_nonzero(place) > _MOST:
-        place &= dilate_square(_seams(hole, down, right), _SEAM_REACH)
+        place &= dilate_square(_seams(filled, down, right), _SEAM_REACH)
     if not sources.any() or not place.any():
         return
     near = dilate_square(place, patchmatch.RADIUS)
@@ -139,14 +159,14 @@ def refine(
     patches = patchmatch.Patches(rows, columns, number_at, sources)
     # Patches centred outside the hole have no offset yet; the first scans bring them some.
     field = patchmatch.Field(down[near], right[near], np.zeros(len(rows), np.float32))
-    around = bounding_window(hole).grow(1, *hole.shape).slices
-    depth = depth_in(hole[around], _DEEPEST)
+    around = bounding_window(filled).grow(1, *hole.shape).slices
+    depth = depth_in(filled[around], _DEEPEST)
     trust = np.ones(len(rows), np.float32)
-    trust[hole[near]] = np.float32(_TRUST) ** -depth[near[around] & hole[around]]
+    trust[filled[near]] = np.float32(_TRUST) ** -depth[near[around] & filled[around]]
     source = pixels.reshape(len(pixels), -1)
     # One array for both: large photos are tens of megabytes.
     flat, current = patchmatch.padded_rows(pixels)
-    current[hole] = copied(pixels, hole, down, right)
+    current[filled] = copied(pixels, filled, down, right)
     for turn in range(_ROUNDS):
         patchmatch.repeat_edges(flat)
         patchmatch.measure(flat, source, patches, field)

@@ -33,27 +33,37 @@ _UNITS = 1000.0  # capacities are integers: costs in thousandths
 
 
 def move_seams(
-    pixels: Floats, hole: Place, down: Integers, right: Integers, *, painted: float | None
+    pixels: Floats,
+    hole: Place,
+    down: Integers,
+    right: Integers,
+    *,
+    painted: float | None,
+    place: Place | None = None,
 ) -> None:
     """Move seams to where the pieces on both sides are alike; their cost does not rise.
 
     Args:
         pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
-        hole: bool ``[H, W]``.
+        hole: bool ``[H, W]``: what nobody may copy.
         down: int32 ``[H, W]``: rows to what each hole pixel shows; where both are 0, what is
             painted stays. Changed in place.
         right: The same, columns.
         painted: What a pixel that keeps what is painted costs; None where none that does not yet
             may do so.
+        place: bool ``[H, W]``: the part of the hole that is filled; None for all.
     """
+    place = hole if place is None else place
     price = np.int32((painted or 0) * _UNITS)
     for step in _STEPS:
         for to_down, to_right in _DIRECTIONS:
-            _take_over(pixels, hole, down, right, (step * to_down, step * to_right), painted, price)
+            way = (step * to_down, step * to_right)
+            _take_over(pixels, place, hole, down, right, way, painted, price)
 
 
 def _take_over(
     pixels: Floats,
+    filled: Place,
     hole: Place,
     down: Integers,
     right: Integers,
@@ -71,7 +81,7 @@ def _take_over(
     )
     place = np.zeros_like(hole)
     place[here] = (down[here] != down[there]) | (right[here] != right[there])
-    place[here] &= hole[here] & hole[there]
+    place[here] &= filled[here] & filled[there]
     rows, columns = np.nonzero(place)
     new = np.stack([values[rows + step[0], columns + step[1]] for values in (down, right)], axis=1)
     to_rows, to_columns = rows + new[:, 0], columns + new[:, 1]
@@ -84,7 +94,9 @@ def _take_over(
     neighbours = neighbours_of(place)
     capacity = np.zeros((len(rows), 4), np.int32)
     terminal = np.zeros(len(rows), np.int32)
-    _weigh(pixels, hole, down, right, rows, columns, new, neighbours, price, capacity, terminal)
+    _weigh(
+        pixels, filled, hole, down, right, rows, columns, new, neighbours, price, capacity, terminal
+    )
     _, changes = minimum_cut(neighbours, capacity, terminal)
     rows, columns, new = rows[changes], columns[changes], new[changes]
     down[rows, columns], right[rows, columns] = new[:, 0], new[:, 1]
@@ -93,6 +105,7 @@ def _take_over(
 @jit
 def _seam(
     pixels: Any,
+    filled: Any,
     hole: Any,
     offset: Any,
     row: Any,
@@ -107,7 +120,7 @@ def _seam(
     cost = views = np.float32(0)
     for place in range(2):
         # Only a piece of the hole can be asked what it would show at its neighbour.
-        if place == 0 and not hole[row2, column2]:
+        if place == 0 and not filled[row2, column2]:
             continue
         at, at_column = (row, column) if place == 0 else (row2, column2)
         good, r, g, b = shown(pixels, hole, offset[0], offset[1], at, at_column)
@@ -122,6 +135,7 @@ def _seam(
 @jit
 def _weigh(
     pixels: Any,
+    filled: Any,
     hole: Any,
     down: Any,
     right: Any,
@@ -148,18 +162,20 @@ def _weigh(
             column2 = column + (1 if way == 0 else -1 if way == 2 else 0)
             if not (0 <= row2 < height and 0 <= column2 < width):
                 continue
+            if hole[row2, column2] and not filled[row2, column2]:
+                continue  # nothing to meet
             old2 = down[row2, column2], right[row2, column2]
             other = neighbours[pixel, way]
             if other >= 0 and way >= 2:
                 continue  # seen from the other side
-            keep = _seam(pixels, hole, old, row, column, old2, row2, column2)
-            this = _seam(pixels, hole, its, row, column, old2, row2, column2)
+            keep = _seam(pixels, filled, hole, old, row, column, old2, row2, column2)
+            this = _seam(pixels, filled, hole, its, row, column, old2, row2, column2)
             terminal[pixel] += this - keep
             if other < 0:
                 continue
             its2 = new[other, 0], new[other, 1]
-            both = _seam(pixels, hole, its, row, column, its2, row2, column2)
-            that = _seam(pixels, hole, old, row, column, its2, row2, column2)
+            both = _seam(pixels, filled, hole, its, row, column, its2, row2, column2)
+            that = _seam(pixels, filled, hole, old, row, column, its2, row2, column2)
             terminal[other] += both - this
             # Below 0, the cost of changing only the other is taken as higher than it is: what is
             # chosen may then not be the best, but costs no more than to keep all.

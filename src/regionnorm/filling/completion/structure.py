@@ -7,6 +7,7 @@ pieces carries through what patches of a few pixels do not see: rows of windows,
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -44,13 +45,15 @@ _APART = 3  # pixels between offsets
 _BORDER = 3.0  # weight of what it differs by from the known pixels beside the hole
 _BORDER_REACH = 2
 _DISTANCE = 0.05  # of an offset as long as the picture
+_OTHER_VIEW = 0.05  # of a piece that is mirrored or of another size
 _EXPECTED = 0.3  # weight of what its blurred colours differ by from what is expected there
 _MOST_UNEXPECTED = 0.5
 _BLURS = 8
 _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
 _LEAST_BUSY = 0.02
-_NETWORK, _BLURRED = 0.2, 2.0  # cost of the network's fill, and of what it is too smooth by
-_POTTS = 0.03  # of a seam
+_NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
+_POTTS = 0.1  # of a seam
+_ORDERS = 6  # in which the candidates are offered; the cheapest choice is taken
 _VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
 
 
@@ -60,13 +63,17 @@ class Scene(NamedTuple):
     Attributes:
         pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
         busyness: float32 ``[H, W, 2]``, see :func:`~.pyramid.busyness`.
-        hole: bool ``[H, W]``.
+        hole: bool ``[H, W]``: what nobody may copy.
+        place: bool ``[H, W]``: the part of it that is filled.
+        width: Columns of the photo itself; what is further right are other views of it.
         painted: A network's fill is painted in the hole, and not only a smooth continuation.
     """
 
     pixels: Floats
     busyness: Floats
     hole: Place
+    place: Place
+    width: int
     painted: bool
 
 
@@ -78,7 +85,10 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
         outside the hole, and where what is painted is kept.
     """
     features = np.concatenate([scene.pixels, scene.busyness], axis=2)
-    kinds = [np.zeros((1, 2), np.int32), *_ring_offsets(features, scene.hole)]
+    kinds = [
+        np.zeros((1, 2), np.int32),
+        *_ring_offsets(features, scene.hole, scene.place, scene.width),
+    ]
     kinds.append(_repeated_offsets(scene, seed))
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
@@ -86,11 +96,26 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     if seed > 0:  # another opinion of each candidate: else only details would differ
         opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
         costs += np.float32(_VARIETY) * opinions
-    neighbours = maxflow.neighbours_of(scene.hole)
-    chosen = candidates[graph_cut.choose(values, costs, neighbours, potts=_POTTS)]
+    neighbours = maxflow.neighbours_of(scene.place)
+    chosen = candidates[_cheapest(values, costs, neighbours)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
-    down[scene.hole], right[scene.hole] = chosen[:, 0], chosen[:, 1]
+    down[scene.place], right[scene.place] = chosen[:, 0], chosen[:, 1]
     return down, right
+
+
+def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
+    """The best choice of several: each ends where no candidate improves it, often elsewhere."""
+    best, least = None, math.inf
+    for turn in range(_ORDERS):
+        order = np.arange(len(costs))
+        if turn > 0:
+            order = np.random.default_rng(turn).permutation(order)
+        chosen = order[graph_cut.choose(values[order], costs[order], neighbours, potts=_POTTS)]
+        energy = graph_cut.energy(values, costs, neighbours, chosen, _POTTS)
+        if energy < least:
+            best, least = chosen, energy
+    assert best is not None
+    return best
 
 
 def source_centres(hole: Place) -> Place:
@@ -102,10 +127,10 @@ def source_centres(hole: Place) -> Place:
 # --- candidates -----------------------------------------------------------------------------------
 
 
-def _ring_offsets(features: Floats, hole: Place) -> list[Integers]:
+def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> list[Integers]:
     """Offsets at which what is around each separate hole meets the same again."""
     found = []
-    parts, count = label_regions(hole)
+    parts, count = label_regions(place)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     for number in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
         ring = _thinned(dilate_square(parts == number + 1, _RING) & ~hole)
@@ -117,9 +142,20 @@ def _ring_offsets(features: Floats, hole: Place) -> list[Integers]:
         whole = np.zeros_like(scores[0])
         for share, score in zip(shares, scores, strict=True):
             whole += share * score
-        found.append(offsets.peaks(whole, _WHOLE_PEAKS, apart=_APART, least=_APART))
-        found += [offsets.peaks(one, _ARC_PEAKS, apart=_APART, least=_APART) for one in scores]
+        found += _peaks_by_view(whole, ring, width, _WHOLE_PEAKS)
+        for one in scores:
+            found += _peaks_by_view(one, ring, width, _ARC_PEAKS)
     return found
+
+
+def _peaks_by_view(score: Floats, ring: Place, width: int, count: int) -> list[Integers]:
+    """The best offsets into the photo, and as many into its other views."""
+    kind = functools.partial(offsets.peaks, count=count, apart=_APART, least=_APART)
+    columns = ring.shape[1]
+    begin = columns - 1 + width - round(np.nonzero(ring)[1].mean())
+    inside, beyond = score.copy(), score.copy()
+    inside[:, begin:], beyond[:, :begin] = score.max(), score.max()
+    return [kind(part) for part in (inside, beyond)]
 
 
 def _thinned(ring: Place) -> Place:
@@ -137,8 +173,8 @@ def _repeated_offsets(scene: Scene, seed: int) -> Integers:
     hole = scene.hole
     sources = source_centres(hole)
     places = np.argwhere(sources).astype(np.int32)
-    side = max(int(np.ptp(axis)) for axis in np.nonzero(hole)) + 1
-    near = sources & dilate_square(hole, max(_NEAR, side // 2))
+    side = max(int(np.ptp(axis)) for axis in np.nonzero(scene.place)) + 1
+    near = sources & dilate_square(scene.place, max(_NEAR, side // 2))
     rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
     if len(places) < _LEAST_SOURCES or len(rows) == 0:
         return np.zeros((0, 2), np.int32)
@@ -167,14 +203,14 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
     """What each candidate shows and costs at each pixel of the hole: ``[K, N, 5]``, ``[K, N]``."""
     hole = scene.hole
     height, width = hole.shape
-    rows, columns = np.nonzero(hole)
+    rows, columns = np.nonzero(scene.place)
     known = (~hole).astype(np.float32)
     low = blur(scene.pixels, known, _BLURS)
     expected = blur(scene.pixels, np.ones_like(known), _BLURS)[rows, columns]
     busy = blur(scene.busyness, known, _BLURS)
     busy_there = blur(continued(scene.busyness, ~hole), np.ones_like(known), _BLURS)[rows, columns]
     calm = _LEAST_BUSY + busy_there.sum(axis=1)
-    border = _Border(features, hole)
+    border = _Border(features, hole, scene.place)
     values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
     costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
     for number, (down, right) in enumerate(candidates):
@@ -194,7 +230,8 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
         shown = inside & ~hole[to_rows, to_columns]
         values[number] = features[to_rows, to_columns]
         cost = border.mismatch(int(down), int(right))
-        cost += _DISTANCE * math.hypot(down, right) / max(height, width)
+        away = _DISTANCE * math.hypot(down, right) / max(height, scene.width)
+        cost += np.where(to_columns < scene.width, away, _OTHER_VIEW)
         unexpected = np.sqrt(np.square(low[to_rows, to_columns] - expected).sum(axis=1))
         cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
         texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
@@ -206,10 +243,10 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
 class _Border:
     """The known pixels near each pixel of a hole, and what a shifted photo shows in their place."""
 
-    def __init__(self, features: Floats, hole: Place) -> None:
+    def __init__(self, features: Floats, hole: Place, place: Place) -> None:
         self.features, self.known = features, ~hole
         height, width = hole.shape
-        rows, columns = np.nonzero(hole)
+        rows, columns = np.nonzero(place)
         self.count = len(rows)
         reach = range(-_BORDER_REACH, _BORDER_REACH + 1)
         steps = [(down, right) for down in reach for right in reach if down or right]
