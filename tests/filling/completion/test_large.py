@@ -21,6 +21,7 @@ def test_memory_is_some_arrays_of_the_photo(monkeypatch: pytest.MonkeyPatch) -> 
     # As small beside the photo as for megapixels.
     monkeypatch.setattr(module, "_WORK", 2000)
     monkeypatch.setattr(refine, "_MOST", 5000)
+    monkeypatch.setattr(module, "_MOST_VIEWED", 10_000)
     rows, columns = np.mgrid[:480, :640]
     stripes = 90 + 80 * ((columns + rows // 3) // 9 % 2)
     image = (stripes[..., None] + np.random.default_rng(0).integers(0, 9, (480, 640, 3))).astype(
@@ -50,9 +51,9 @@ def test_seams_are_moved_where_the_small_copys_pixels_would_show(
     moves = []
     original = module.move_seams
 
-    def spied(pixels: Any, hole: Any, down: Any, right: Any, *, painted: float | None) -> None:
+    def spied(pixels: Any, hole: Any, down: Any, right: Any, **options: Any) -> None:
         before = down.copy()
-        original(pixels, hole, down, right, painted=painted)
+        original(pixels, hole, down, right, **options)
         moves.append(bool((before != down).any()))
 
     monkeypatch.setattr(module, "move_seams", spied)

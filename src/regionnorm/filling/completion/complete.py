@@ -211,8 +211,8 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     atlas = make_atlas(pixels, hole, views, 2**depth)
     levels = [atlas]
     for _ in range(depth):
-        finer = levels[-1]
-        levels.append(Atlas(*halve(finer.pixels, finer.missing), coarser_hole(finer.place)))
+        last = levels[-1]
+        levels.append(Atlas(*halve(last.pixels, last.missing), coarser_hole(last.place)))
     small = levels[depth]
     width = -(-hole.shape[1] // 2**depth)
     scene = Scene(small.pixels, _busyness(levels), small.missing, small.place, width, painted)

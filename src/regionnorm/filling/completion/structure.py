@@ -110,7 +110,8 @@ def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
         order = np.arange(len(costs))
         if turn > 0:
             order = np.random.default_rng(turn).permutation(order)
-        chosen = order[graph_cut.choose(values[order], costs[order], neighbours, potts=_POTTS)]
+        chosen = graph_cut.choose(values[order], costs[order], neighbours, potts=_POTTS)
+        chosen = order[chosen].astype(np.int32)
         energy = graph_cut.energy(values, costs, neighbours, chosen, _POTTS)
         if energy < least:
             best, least = chosen, energy
