@@ -25,6 +25,7 @@ from regionnorm.imaging import (
     write_image,
 )
 
+FILLED = 384  # pixels of a square while it is filled: small photos take less from their pieces
 SIDE, GAP, HEADER = 256, 4, 22
 COLUMNS = ("input", "Navier-Stokes", "network alone", "regionnorm")
 
@@ -78,16 +79,18 @@ def panels(case: Case, inpainter: rn.Inpainter) -> list[Image.Image]:
     photo = Image.fromarray(pixels[0] if isinstance(pixels, tuple) else pixels).convert("RGB")
     left, top, side = case.crop
     photo = photo.crop((left, top, left + side, top + side))
-    photo = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    photo = photo.resize((FILLED, FILLED), Image.Resampling.LANCZOS)
     hole = Image.new("L", photo.size)
+    box = [round(value * FILLED / SIDE) for value in case.hole]
     draw = ImageDraw.Draw(hole)
-    (draw.ellipse if case.round else draw.rectangle)(case.hole, fill=255)
+    (draw.ellipse if case.round else draw.rectangle)(box, fill=255)
     shown = photo.copy()
     shown.paste("white", mask=hole)
     image, mask = image_to_tensor(photo), mask_to_tensor(hole)
     classical = composite(image, classical_filler("ns")(image, mask), mask)
     alone, both = (inpainter(photo, hole, method=method) for method in ("network", "auto"))
-    return [shown, tensor_to_image(classical), alone, both]
+    columns = (shown, tensor_to_image(classical), alone, both)
+    return [column.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for column in columns]
 
 
 def arrange(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
