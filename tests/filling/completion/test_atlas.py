@@ -134,3 +134,6 @@ def test_the_cheapest_of_several_orders_is_taken(monkeypatch: pytest.MonkeyPatch
         gains.append(found[0] - found[1])
     assert min(gains) >= 0
     assert max(gains) > 0
+    # Of a large hole one order is all that time allows.
+    monkeypatch.setattr(structure, "_MOST_OFFERS", 9 * 144)
+    assert (structure._cheapest(values, costs, neighbours) == single).all()

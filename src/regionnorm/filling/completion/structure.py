@@ -53,7 +53,8 @@ _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected t
 _LEAST_BUSY = 0.02
 _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.1  # of a seam
-_ORDERS = 6  # in which the candidates are offered; the cheapest choice is taken
+_ORDERS = 6  # in which the candidates are offered, at most; the cheapest choice is taken
+_MOST_OFFERS = 3_500_000  # of a candidate to a pixel in all orders, but for the first one
 _VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
 
 
@@ -106,7 +107,7 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
 def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
     """The best choice of several: each ends where no candidate improves it, often elsewhere."""
     best, least = None, math.inf
-    for turn in range(_ORDERS):
+    for turn in range(min(_ORDERS, max(1, _MOST_OFFERS // costs.size))):
         order = np.arange(len(costs))
         if turn > 0:
             order = np.random.default_rng(turn).permutation(order)
