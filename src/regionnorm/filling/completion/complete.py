@@ -57,7 +57,7 @@ _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is 
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
-_GRAIN, _GRAIN_BLURS = 0.5, 8  # share of the pieces' detail that such photos take, and how fine
+_GRAIN, _GRAIN_BLURS = 0.4, 8  # share of the pieces' detail that such photos take, and how fine
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
