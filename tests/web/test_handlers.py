@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import re
+import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
 from regionnorm.web.examples import _drawn, write_examples
-from regionnorm.web.handlers import Handlers
-from regionnorm.web.session import HISTORY, Session, Store
+from regionnorm.web.handlers import Handlers, page_words
+from regionnorm.web.pictures import canvas_of, decode_mask, encoded, patch, thumbnail
+from regionnorm.web.visitors import HISTORY, Gone, Picture, Store, Visitor, Visitors
 
 Maker = Callable[..., Image.Image]
 WIDE = (20, 10, 46, 36)
@@ -41,136 +47,182 @@ def photo(tmp_path: Path, make_photo: Maker) -> Path:
     return path
 
 
-def painted(size: tuple[int, int], box: tuple[int, int, int, int] = (20, 12, 40, 30)) -> str:
+@pytest.fixture
+def visitor(handlers: Handlers) -> Visitor:
+    return Visitors(handlers.store.private).new()
+
+
+Box = tuple[int, int, int, int]
+
+
+def hole(box: Box = (20, 12, 40, 30), size: tuple[int, int] = (61, 47)) -> npt.NDArray[np.bool_]:
+    """A hole of the shape of a box."""
+    made = np.zeros((size[1], size[0]), bool)
+    made[box[1] : box[3], box[0] : box[2]] = True
+    return made
+
+
+def painted(size: tuple[int, int], box: Box = (20, 12, 40, 30)) -> bytes:
     """A mask with a box, as the page sends it."""
     mask = Image.new("L", size)
     mask.paste(255, box)
     buffer = io.BytesIO()
     mask.convert("RGB").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def opened(handlers: Handlers, path: Path, visitor: Visitor) -> Picture:
+    """Open a file as an upload of it would be."""
+    return handlers.open_photo(Path(shutil.copy(path, visitor.new_folder())), visitor)
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    """Files that somebody brought or gets, without what was made from them for the screen."""
+    found = folder.rglob("*") if folder.exists() else ()
+    return [path for path in found if path.is_file() and path.parent.name != "made"]
 
 
 # --- photos --------------------------------------------------------------------------------------
 
 
-def test_opened_photo_is_described_upright(
-    handlers: Handlers, tmp_path: Path, make_photo: Maker
+def test_opened_photo_is_shown_upright(
+    handlers: Handlers, visitor: Visitor, tmp_path: Path, make_photo: Maker
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     make_photo(64, 40).save(tmp_path / "turned.jpg", exif=exif)
-    session, told = handlers.open_photo(str(tmp_path / "turned.jpg"), None)
-    assert (told["name"], told["width"], told["height"]) == ("turned.jpg", 40, 64)
-    assert told["mask"] == session.canvas == (40, 64)
-    data = base64.b64decode(told["preview"].partition(",")[2])
-    assert Image.open(io.BytesIO(data)).size == (40, 64)
+    picture = opened(handlers, tmp_path / "turned.jpg", visitor)
+    assert (picture.name, picture.size) == ("turned.jpg", (40, 64))
+    with Image.open(encoded(picture.path, 2048)) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (40, 64))
 
 
 def test_photo_above_the_limit_is_refused_before_it_is_decoded(
-    handlers: Handlers, tmp_path: Path
+    handlers: Handlers, visitor: Visitor, tmp_path: Path
 ) -> None:
     path = tmp_path / "large.png"
     Image.new("L", (400, 300)).save(path)
     data = path.read_bytes()
     path.write_bytes(data[:60])  # decoding it would fail
     with pytest.raises(ValueError, match=r"large.png is 400x300, 0 megapixels; up to"):
-        handlers.open_photo(str(path), None)
+        opened(handlers, path, visitor)
+    assert files_in(visitor.folder) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(99)])
-def test_what_is_no_photo_is_refused_in_one_line(
-    handlers: Handlers, tmp_path: Path, content: bytes
+def test_what_is_no_photo_is_refused_in_one_line_and_removed(
+    handlers: Handlers, visitor: Visitor, tmp_path: Path, content: bytes
 ) -> None:
-    path = tmp_path / "odd.png"
-    path.write_bytes(content)
+    (tmp_path / "odd.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"^.*odd\.png.*$"):
-        handlers.open_photo(str(path), None)
+        opened(handlers, tmp_path / "odd.png", visitor)
+    assert files_in(visitor.folder) == []
 
 
-def test_only_photos_that_are_in_use_are_kept(handlers: Handlers, photo: Path) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
-    for _ in range(3):
-        session, _ = handlers.open_photo(str(photo), session)
-    assert len(files_in(session.folder)) == 1
+def test_as_many_pictures_are_kept_as_the_history_holds(
+    handlers: Handlers, visitor: Visitor, photo: Path
+) -> None:
+    pictures = [opened(handlers, photo, visitor) for _ in range(HISTORY + 2)]
+    assert visitor.pictures == pictures[:1:-1]
+    assert len(files_in(visitor.folder)) == HISTORY
+    with pytest.raises(Gone, match="open the photo again"):
+        visitor.picture(pictures[0].number)
+
+
+def test_fewer_large_pictures_are_kept(
+    handlers: Handlers, visitor: Visitor, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = photo.stat().st_size
+    monkeypatch.setattr("regionnorm.web.visitors._MOST_BYTES", 3.5 * size)
+    for _ in range(5):
+        opened(handlers, photo, visitor)
+    assert len(files_in(visitor.folder)) == 3
+    monkeypatch.setattr("regionnorm.web.visitors._MOST_BYTES", size / 2)
+    opened(handlers, photo, visitor)
+    assert len(files_in(visitor.folder)) == 2
 
 
 def test_mask_of_huge_photos_is_painted_smaller_and_filled_at_full_size() -> None:
-    session = Session(Path(), size=(8000, 6000))
-    width, height = session.canvas
+    width, height = canvas_of((8000, 6000))
     assert 15e6 < width * height <= 4096 * 4096
     assert width / height == pytest.approx(8000 / 6000, rel=1e-3)
-    assert Session(Path(), size=(4000, 3000)).canvas == (4000, 3000)
+    assert canvas_of((4000, 3000)) == (4000, 3000)
 
 
 # --- masks ---------------------------------------------------------------------------------------
 
 
 def test_loaded_mask_comes_back_opaque_where_the_hole_is(
-    handlers: Handlers, photo: Path, tmp_path: Path, make_mask: Maker
+    handlers: Handlers, visitor: Visitor, photo: Path, tmp_path: Path, make_mask: Maker
 ) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
+    picture = opened(handlers, photo, visitor)
     make_mask(61, 47).save(tmp_path / "mask.png")
-    url, warnings = handlers.load_mask(str(tmp_path / "mask.png"), session)
-    assert warnings == ()
-    picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
-    hole = np.asarray(picture.getchannel("A")) > 0
-    assert (hole == read_mask(tmp_path / "mask.png")).all()
+    for invert in (False, True):
+        given = Path(shutil.copy(tmp_path / "mask.png", visitor.new_folder()))
+        number, warnings = handlers.load_mask(given, picture, visitor, invert=invert)
+        with Image.open(visitor.mask(number)) as drawn:
+            shown = np.asarray(drawn.convert("RGBA"))[..., 3] > 0
+        assert (shown != read_mask(tmp_path / "mask.png")).all() == invert
+        assert warnings == ()
+        assert not given.exists()
 
 
 def test_loaded_mask_that_looks_inverted_is_said_so(
-    handlers: Handlers, photo: Path, tmp_path: Path, make_mask: Maker
+    handlers: Handlers, visitor: Visitor, photo: Path, make_mask: Maker
 ) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
-    make_mask(61, 47).point(lambda level: 255 - level).save(tmp_path / "mask.png")
-    _, warnings = handlers.load_mask(str(tmp_path / "mask.png"), session)
+    picture = opened(handlers, photo, visitor)
+    given = visitor.new_folder() / "mask.png"
+    make_mask(61, 47).point(lambda level: 255 - level).save(given)
+    _, warnings = handlers.load_mask(given, picture, visitor)
     assert len(warnings) == 1
+    assert "“Load it inverted”" in warnings[0]
 
 
 def test_loaded_mask_of_another_size_is_refused(
-    handlers: Handlers, photo: Path, tmp_path: Path, make_mask: Maker
+    handlers: Handlers, visitor: Visitor, photo: Path, tmp_path: Path, make_mask: Maker
 ) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
+    picture = opened(handlers, photo, visitor)
     make_mask(60, 47).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"mask is 60x47 but photo.png is 61x47"):
-        handlers.load_mask(str(tmp_path / "mask.png"), session)
+        handlers.load_mask(
+            Path(shutil.copy(tmp_path / "mask.png", visitor.new_folder())), picture, visitor
+        )
+
+
+def test_messages_name_what_the_page_offers_and_no_flag_of_the_command_line() -> None:
+    package = Path(str(files("regionnorm")))
+    sources = [
+        *package.glob("masks/*.py"),
+        *package.glob("photo/*.py"),
+        *package.glob("files/*.py"),
+    ]
+    text = " ".join(re.sub(r'"\s+f?"', "", source.read_text("utf-8")) for source in sources)
+    told = re.findall(r'"([^"\n]*--[a-z][^"\n]*)"', text)
+    assert len(told) >= 5
+    assert [line for line in told if "--" in page_words(line)] == []
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("data", "corner", "message"),
     [
-        ("", "no PNG"),
-        ("data:image/png;base64,????", "no PNG"),
-        ("data:image/png;base64,aaaa", "no PNG"),
-        ("data:image/gif;base64,aaaa", "no PNG"),
-        (painted((60, 47)), "is 60x47, not 61x47"),
-        (painted((61, 47), (0, 0, 0, 0)), "nothing is painted"),
-        (painted((61, 47), (0, 0, 61, 47)), "white everywhere"),
+        (b"", (0, 0), "no PNG"),
+        (b"GIF89a", (0, 0), "no PNG"),
+        (painted((62, 47)), (0, 0), "is 62x47 from .0, 0., beyond 61x47"),
+        (painted((21, 20), (0, 0, 9, 9)), (41, 0), "beyond 61x47"),
+        (painted((61, 47), (0, 0, 0, 0)), (0, 0), "nothing is painted"),
+        (painted((61, 47), (0, 0, 61, 47)), (0, 0), "everything is painted over"),
     ],
 )
 def test_painted_mask_that_cannot_be_used_is_refused(
-    handlers: Handlers, photo: Path, url: str, message: str
+    data: bytes, corner: tuple[int, int], message: str
 ) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
     with pytest.raises(ValueError, match=message):
-        handlers.fill(url, session)
-    assert files_in(handlers.store.public) == []
+        decode_mask(data, corner, (61, 47))
 
 
-def test_nothing_works_before_a_photo_is_chosen(handlers: Handlers) -> None:
-    for action in (
-        lambda: handlers.fill(painted((61, 47)), None),
-        lambda: handlers.load_mask("mask.png", None),
-        lambda: handlers.open_result(None),
-        lambda: handlers.go_back(0, None),
-        lambda: handlers.another(None),
-        lambda: handlers.another(handlers.store.new_session()),
-    ):
-        with pytest.raises(ValueError, match=r"choose|paint|reload"):
-            action()
+def test_painted_part_lies_where_its_corner_says() -> None:
+    found = decode_mask(painted((20, 18), (0, 0, 20, 18)), (20, 12), (61, 47))
+    assert (found == hole()).all()
 
 
 # --- filling -------------------------------------------------------------------------------------
@@ -181,85 +233,83 @@ def test_nothing_works_before_a_photo_is_chosen(handlers: Handlers) -> None:
     [("RGB", "png", "png"), ("RGBA", "webp", "webp"), ("L", "tif", "tif"), ("RGB", "jpg", "jpg")],
 )
 def test_result_has_the_photos_format_and_size(
-    handlers: Handlers, tmp_path: Path, make_photo: Maker, mode: str, suffix: str, written: str
+    handlers: Handlers,
+    visitor: Visitor,
+    tmp_path: Path,
+    make_photo: Maker,
+    mode: str,
+    suffix: str,
+    written: str,
 ) -> None:
     path = tmp_path / f"a photo.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {}
     make_photo(61, 47, mode).save(path, **options)
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(path), None)[0])
-    result = handlers.shown(session).result
-    assert result.name == f"a photo-filled.{written}"
-    with Image.open(path) as before, Image.open(result) as after:
+    result = handlers.fill(hole(), opened(handlers, path, visitor), visitor)
+    assert result.name == result.path.name == f"a photo-filled.{written}"
+    with Image.open(path) as before, Image.open(result.path) as after:
         assert (after.format, after.mode, after.size) == (before.format, before.mode, before.size)
         if suffix != "jpg":
-            hole = read_mask(handlers.shown(session).mask)
-            assert (np.asarray(before) == np.asarray(after))[~hole].all()
-            assert (np.asarray(before) != np.asarray(after))[hole].any()
+            assert (np.asarray(before) == np.asarray(after))[~hole()].all()
+            assert (np.asarray(before) != np.asarray(after))[hole()].any()
 
 
-def test_fill_equals_the_inpainters(handlers: Handlers, photo: Path, small_weights: Path) -> None:
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    shown = handlers.shown(session)
-    expected = Inpainter(small_weights)(read_image(photo), read_mask(shown.mask))
-    assert (np.asarray(read_image(shown.result)) == np.asarray(expected)).all()
-
-
-def test_history_leads_back_to_the_last_fills(handlers: Handlers, photo: Path) -> None:
-    session, _ = handlers.open_photo(str(photo), None)
-    for width in range(1, HISTORY + 3):
-        session = handlers.fill(painted((61, 47), (20, 12, 20 + width, 30)), session)
-    assert len(handlers.history(session)) == HISTORY
-    session = handlers.go_back(HISTORY - 1, session)
-    assert read_mask(handlers.shown(session).mask).sum() == 3 * 18
-    # No more files than the history needs: the photo, and a mask and a result for each fill.
-    assert len(files_in(session.folder)) == 1 + HISTORY
-    assert len(files_in(handlers.store.public)) == HISTORY
-
-
-def test_result_can_be_painted_on(handlers: Handlers, photo: Path) -> None:
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    session, told = handlers.open_result(session)
-    assert told["name"] == "photo-filled.png"
-    session = handlers.fill(painted((61, 47), (2, 2, 10, 10)), session)
-    before, after = handlers.comparison(session)
-    assert before.size == after.size == (61, 47)
-
-
-def test_another_is_the_next_variant_of_the_shown_fill_whatever_was_opened_since(
-    whole_photo: Handlers, photo: Path, tmp_path: Path, make_photo: Maker
+def test_fill_equals_the_inpainters(
+    handlers: Handlers, visitor: Visitor, photo: Path, small_weights: Path
 ) -> None:
-    handlers = whole_photo
-    session = handlers.fill(painted((61, 47), WIDE), handlers.open_photo(str(photo), None)[0])
-    first = handlers.shown(session)
-    make_photo(50, 40, seed=1).save(tmp_path / "next.png")
-    session, _ = handlers.open_photo(str(tmp_path / "next.png"), session)
-    for variant in (1, 2):
-        session = handlers.another(session)
-        shown = handlers.shown(session)
-        assert (shown.photo, shown.mask) == (first.photo, first.mask)
-        expected = handlers.inpainter(read_image(photo), read_mask(first.mask), variant=variant)
-        assert (np.asarray(read_image(shown.result)) == np.asarray(expected)).all()
-    assert len({fill.result.read_bytes() for fill in session.fills}) == 3
-    assert session.photo is not None and session.photo.name == "next.png"
-
-    # From an earlier fill it goes on after the last of them, too.
-    session = handlers.another(handlers.go_back(2, session))
-    assert [name for _, name in handlers.history(session)] == [
-        *(f"photo-filled-{number}.png" for number in (4, 3, 2)),
-        "photo-filled.png",
-    ]
+    result = handlers.fill(hole(), opened(handlers, photo, visitor), visitor)
+    expected = np.asarray(Inpainter(small_weights)(read_image(photo), hole()))
+    assert (np.asarray(read_image(result.path)) == expected).all()
+    # What is sent for the screen is the changed part, exactly.
+    left, top, right, bottom = result.box or (0, 0, 0, 0)
+    assert (np.asarray(read_image(patch(result))) == expected[top:bottom, left:right]).all()
+    assert (left, top, right, bottom) == (20, 12, 40, 30)
 
 
-def test_photo_and_mask_are_kept_while_the_history_has_another_of_them(
+def test_opening_another_photo_leaves_the_files_of_a_running_fill_alone(
+    handlers: Handlers, visitor: Visitor, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionnorm.web.visitors.HISTORY", 1)
+    picture = opened(handlers, photo, visitor)
+    visitor.hold(picture)
+    other = opened(handlers, photo, visitor)
+    result = handlers.fill(hole(), picture, visitor)
+    assert not other.path.exists()
+    visitor.release(picture)
+    assert result.path.is_file()
+    # A fill needs what it was made from, to be compared and filled again.
+    assert picture.path.is_file()
+
+
+def test_no_two_fills_share_a_name_and_filling_on_adds_none(
+    handlers: Handlers, visitor: Visitor, photo: Path, tmp_path: Path
+) -> None:
+    picture = opened(handlers, photo, visitor)
+    names = []
+    for width in (5, 6):
+        names.append(handlers.fill(hole((20, 12, 20 + width, 30)), picture, visitor).name)
+    again = handlers.fill(hole((2, 2, 9, 9)), visitor.pictures[0], visitor)
+    assert [*names, again.name] == [f"photo-filled{n}.png" for n in ("", "-2", "-3")]
+    assert again.origin is picture
+    shutil.copy(again.path, tmp_path / "photo-filled-3.png")
+    reopened = opened(handlers, tmp_path / "photo-filled-3.png", visitor)
+    assert handlers.fill(hole(), reopened, visitor).name == "photo-filled-4.png"
+
+
+def test_another_is_the_next_variant_of_the_same_photo_and_mask(
     whole_photo: Handlers, photo: Path
 ) -> None:
     handlers = whole_photo
-    session = handlers.fill(painted((61, 47), WIDE), handlers.open_photo(str(photo), None)[0])
-    for _ in range(HISTORY + 1):
-        session = handlers.another(session)
-    assert session.fills[-1].variant == 2
-    assert len(files_in(session.folder)) == 2
-    assert len(files_in(handlers.store.public)) == HISTORY
+    visitor = Visitors(handlers.store.private).new()
+    first = handlers.fill(hole(WIDE), opened(handlers, photo, visitor), visitor)
+    for variant in (1, 2):
+        result = handlers.another(first, visitor)
+        assert (result.parent, result.variant) == (first.parent, variant)
+        expected = handlers.inpainter(read_image(photo), hole(WIDE), variant=variant)
+        assert (np.asarray(read_image(result.path)) == np.asarray(expected)).all()
+    assert len({picture.path.read_bytes() for picture in visitor.pictures}) == 4
+    # Another mask begins anew.
+    other = handlers.fill(hole(WIDE), visitor.pictures[-1], visitor)
+    assert handlers.another(other, visitor).variant == 1
 
 
 @pytest.mark.parametrize(
@@ -268,69 +318,71 @@ def test_photo_and_mask_are_kept_while_the_history_has_another_of_them(
         ("auto", True, (20, 12, 42, 42), "only holes 23 pixels wide or more"),
         ("auto", False, (20, 12, 43, 35), "the network fills alone"),
         ("network", True, (20, 12, 43, 35), "the network fills alone"),
-        ("network", True, (20, 12, 42, 42), "the network fills alone"),
     ],
 )
 def test_another_that_would_be_the_same_is_said_so_in_one_line(
     handlers: Handlers,
+    visitor: Visitor,
     photo: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     numba: bool,
-    box: tuple[int, int, int, int],
+    box: Box,
     reason: str,
 ) -> None:
     monkeypatch.setattr("regionnorm.filling.inpainter.numba_works", lambda: numba)
     handlers.inpainter.method = method
-    session = handlers.fill(painted((61, 47), box), handlers.open_photo(str(photo), None)[0])
-    before = files_in(handlers.store.public)
+    result = handlers.fill(hole(box), opened(handlers, photo, visitor), visitor)
+    before = files_in(visitor.folder)
     with pytest.raises(ValueError, match=rf"^another fill would be the same: {reason}.*$"):
-        handlers.another(session)
-    assert files_in(handlers.store.public) == before
-    assert len(session.fills) == 1
-
-
-def test_narrow_holes_have_another_fill_where_all_comes_from_the_photo(
-    whole_photo: Handlers, photo: Path
-) -> None:
-    handlers = whole_photo
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    one, two = handlers.another(session).fills
-    assert one.result.read_bytes() != two.result.read_bytes()
+        handlers.another(result, visitor)
+    with pytest.raises(ValueError, match="nothing is filled yet"):
+        handlers.another(result.origin, visitor)
+    assert files_in(visitor.folder) == before
 
 
 def test_visitors_that_leave_leave_nothing(handlers: Handlers, photo: Path) -> None:
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    session.delete()
-    assert files_in(handlers.store.private) == files_in(handlers.store.public) == []
+    visitors = Visitors(handlers.store.private)
+    staying, leaving = visitors.new(), visitors.new()
+    for visitor in (staying, leaving):
+        handlers.fill(hole(), opened(handlers, photo, visitor), visitor)
+    now = time.monotonic()
+    leaving.seen = now - 3700
+    visitors.remove_old(now)
+    assert not leaving.folder.exists()
+    assert len(files_in(staying.folder)) == 2
+    visitors.remove_old(now + 7 * 3600)
+    assert files_in(handlers.store.private) == []
+    with pytest.raises(Gone, match="reload"):
+        visitors.get(leaving.name)
 
 
-def test_results_of_one_content_lie_in_different_places(handlers: Handlers, photo: Path) -> None:
-    results = set()
-    for _ in range(2):
-        session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-        results.add(handlers.shown(session).result)
-    assert len(results) == 2
-    assert all(len(path.parent.name) >= 32 for path in results)
-
-
-def test_expired_results_are_named_as_such(handlers: Handlers, photo: Path) -> None:
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    handlers.shown(session).result.unlink()
-    with pytest.raises(ValueError, match="expired; fill again"):
-        handlers.comparison(session)
+def test_thumbnails_show_the_part_that_changed(
+    handlers: Handlers, visitor: Visitor, tmp_path: Path
+) -> None:
+    photo = Image.new("RGB", (600, 400), "white")
+    photo.paste("red", (450, 250, 600, 400))
+    photo.save(tmp_path / "photo.png")
+    handlers = replace(handlers, max_megapixels=1)
+    picture = opened(handlers, tmp_path / "photo.png", visitor)
+    result = handlers.fill(hole((500, 300, 540, 340), (600, 400)), picture, visitor)
+    levels = np.asarray(read_image(thumbnail(result, 96))).reshape(-1, 3).mean(axis=0)
+    assert levels[0] > 200 and levels[1] < 60
+    assert np.asarray(read_image(thumbnail(picture, 96))).mean() > 200
 
 
 # --- regions and examples ------------------------------------------------------------------------
 
 
-def test_regions_are_shown_for_the_layers_that_see_two(handlers: Handlers, photo: Path) -> None:
-    pictures, summary = handlers.regions(None)
-    assert (pictures, "Fill a hole first" in summary) == ([], True)
-    session = handlers.fill(painted((61, 47)), handlers.open_photo(str(photo), None)[0])
-    pictures, summary = handlers.regions(session)
+def test_regions_are_shown_for_the_layers_that_see_two(
+    handlers: Handlers, visitor: Visitor, photo: Path
+) -> None:
+    picture = opened(handlers, photo, visitor)
+    pictures, summary = handlers.regions(picture)
+    assert (pictures, "Fill something first" in summary) == ([], True)
+    pictures, summary = handlers.regions(handlers.fill(hole(), picture, visitor))
     assert f"{len(pictures)} of 4 RN-L layers" in summary
-    assert all(picture.size == (61, 47) for picture, _ in pictures)
+    assert all(shown.size == (61, 47) for shown, _ in pictures)
 
 
 def test_example_photos_are_there_with_and_without_scikit_image(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
-"""The page in a real browser: paint with the mouse, fill, compare, download."""
+"""The page in a real browser: by mouse, by touch and by keyboard alone."""
 
 from __future__ import annotations
 
 import base64
 import io
+import threading
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +19,58 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from regionnorm.filling.inpainter import Inpainter
+from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.imaging import read_image, read_mask
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
+Point = tuple[float, float]
 
+stripping_proxy = run_path(str(Path(__file__).with_name("proxy.py")))["stripping_proxy"]
 browsers = run_path(str(Path(__file__).with_name("browser.py")))
 CHROMIUM = browsers["find_browser"]()
 if CHROMIUM is None:
     pytest.skip(browsers["ADVICE"], allow_module_level=True)
 
 PATIENCE = 120_000  # milliseconds; nothing takes that long on a computer that is not busy
+PHONE: dict[str, Any] = {"width": 390, "height": 844}
+
+
+class Fill:
+    """The app's inpainter; a test may hold it back."""
+
+    def __init__(self, weights: Path) -> None:
+        self.own = Inpainter(weights, method="network")
+        self.model = self.own.model
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def fill_photo(self, *arguments: Any, **named: Any) -> Any:
+        while not self.go_on.wait(0.01):
+            stop_if_asked()
+        return self.own.fill_photo(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.go_on.clear()
+        try:
+            yield
+        finally:
+            self.go_on.set()
 
 
 @pytest.fixture(scope="module")
-def address(small_weights: Path) -> Iterator[str]:
-    with running(Inpainter(small_weights), AppOptions(port=0)) as (_, url):
+def fill(small_weights: Path) -> Fill:
+    return Fill(small_weights)
+
+
+@pytest.fixture(scope="module")
+def address(fill: Fill) -> Iterator[str]:
+    with running(fill, AppOptions(port=0)) as (_, url):  # type: ignore[arg-type]
         yield url
 
 
@@ -43,45 +82,72 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
+@contextmanager
+def visit(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
+    context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address)
-    page.locator(".rn-stage").wait_for()
+    page.locator(".rn-app[data-ready]").wait_for()
     yield page
     context.close()
+    assert wrong == []
 
 
-def open_photo(page: Page, path: Path, width: int, height: int) -> None:
-    page.locator("#rn-start input[type=file]").set_input_files(path)
-    expect(page.locator(".rn-tools output")).to_contain_text(f"{width} × {height}")
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    with visit(browser, address) as made:
+        yield made
 
 
-def paint(page: Page, *points: tuple[float, float]) -> None:
-    """Drag the mouse along points given as shares of the photo's width and height."""
-    page.locator(".rn-mask").evaluate("mask => mask.scrollIntoView({ block: 'center' })")
-    box = page.locator(".rn-mask").bounding_box()
+def open_photo(page: Page, path: Path) -> None:
+    before = page.evaluate("regionnorm.pictures.length")
+    page.locator(".rn-file").set_input_files(path)
+    page.wait_for_function(
+        f"regionnorm.pictures.length > {before} && regionnorm.timeline.picture"
+        " && regionnorm.view.layers?.number === regionnorm.timeline.picture.number"
+    )
+
+
+def place(page: Page, *points: Point) -> list[Point]:
+    """Where points, given as shares of the photo's width and height, are in the window."""
+    box = page.locator(".rn-stage").bounding_box()
     assert box
-    for index, (x, y) in enumerate(points):
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+    x, y, scale, width, height = page.evaluate(
+        "(({ x, y, scale, size }) => [x, y, scale, ...size])(regionnorm.view)"
+    )
+    return [
+        (box["x"] + x + across * width * scale, box["y"] + y + down * height * scale)
+        for across, down in points
+    ]
+
+
+def paint(page: Page, *points: Point) -> None:
+    """Drag the mouse along points given as shares of the photo's width and height."""
+    for index, (x, y) in enumerate(place(page, *points)):
+        page.mouse.move(x, y, steps=4)
         if index == 0:
             page.mouse.down()
     page.mouse.up()
 
 
-def fill(page: Page, button: str = "#rn-fill") -> None:
-    fills = page.locator("#rn-history button")
-    before = fills.count()
-    page.locator(button).click()
-    # The status may still say so of the fill before.
-    expect(fills).to_have_count(before + 1)
-    expect(page.locator("#rn-status")).to_contain_text("Done.")
+def settle(page: Page, fills: int) -> None:
+    """Wait until there are so many fills, and none on its way."""
+    page.wait_for_function(
+        f"regionnorm.pictures.filter((one) => one.box).length === {fills}"
+        " && !regionnorm.fills.running"
+    )
 
 
-def download(page: Page, button: str, folder: Path) -> Path:
+def by_hand(page: Page) -> None:
+    """Fill only when told to."""
+    page.locator(".rn-auto input").uncheck()
+
+
+def download(page: Page, folder: Path, button: str = ".rn-download") -> Path:
     with page.expect_download() as started:
         page.locator(button).click()
     path = folder / started.value.suggested_filename
@@ -89,92 +155,283 @@ def download(page: Page, button: str, folder: Path) -> Path:
     return path
 
 
-def save_mask(page: Page, folder: Path) -> Path:
-    page.get_by_role("button", name="Masks and keyboard shortcuts").click()
-    return download(page, "#rn-save-mask", folder)
+def menu(page: Page, name: str) -> None:
+    page.locator(".rn-menu summary").click()
+    page.locator(f"[data-do={name}]").click()
 
 
 def mask_of(page: Page) -> npt.NDArray[np.bool_]:
     """The mask as the page would send it."""
-    url = page.evaluate("window.regionnorm.mask()")
-    data = base64.b64decode(url.partition(",")[2])
-    hole: npt.NDArray[np.bool_] = np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
+    made = page.evaluate(
+        """async () => {
+            const { picture, items } = regionnorm.timeline;
+            const mask = await import(regionnorm.modules + 'mask.js');
+            const blob = await mask.wholeMask(items, picture, regionnorm.view.masks);
+            const bytes = new Uint8Array(await blob.arrayBuffer());
+            return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ''));
+        }"""
+    )
+    hole: npt.NDArray[np.bool_] = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(made))).convert("L")) > 127
+    )
     return hole
+
+
+def steps(page: Page) -> list[str]:
+    """What is in effect, as undo and redo see it."""
+    kinds: list[str] = page.evaluate(
+        "regionnorm.timeline.steps.slice(0, regionnorm.timeline.at).map((step) => step.kind)"
+    )
+    return kinds
+
+
+def view_of(page: Page) -> list[float]:
+    seen: list[float] = page.evaluate("(({ x, y, scale }) => [x, y, scale])(regionnorm.view)")
+    return seen
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(read_image(path))
 
 
-# --- from the example to the downloaded file -----------------------------------------------------
+@pytest.fixture
+def photo(tmp_path: Path, make_photo: Maker) -> Path:
+    path = tmp_path / "photo.png"
+    make_photo(300, 200).save(path)
+    return path
 
 
-def test_a_visitor_fills_an_example_and_downloads_what_the_inpainter_makes(
-    page: Page, address: str, tmp_path: Path, small_weights: Path
+# --- from the open page to the saved file --------------------------------------------------------
+
+
+def test_two_objects_are_gone_after_four_actions_and_each_mask_leaves_once(
+    page: Page, address: str, tmp_path: Path, fill: Fill
 ) -> None:
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.reload()
+    requests: list[Any] = []
+    page.on("request", lambda request: requests.append(request))
     example = write_examples(tmp_path / "examples")[0]
-    page.locator("#rn-examples button").first.click()
-    expect(page.locator(".rn-tools output")).to_contain_text("600 × 400")
-    paint(page, (0.3, 0.4), (0.5, 0.5))
-    paint(page, (0.7, 0.2))
-    fill(page)
+    # 1: the photo. 2: an object. 3: another one. 4: save; it waits for what is on its way.
+    page.locator(".rn-examples button").first.click()
+    page.wait_for_function("regionnorm.view.layers")
+    paint(page, (0.3, 0.4), (0.4, 0.5))
+    one = mask_of(page)
+    paint(page, (0.7, 0.15), (0.8, 0.15))
+    both = page.evaluate("regionnorm.timeline.items.length + regionnorm.pictures.length")
+    result = download(page, tmp_path)
 
-    mask = save_mask(page, tmp_path)
-    result = download(page, "#rn-download", tmp_path)
-    assert (mask.name, result.name) == ("coffee-mask.png", "coffee-filled.png")
+    assert both >= 2
+    assert result.name == "coffee-filled-2.png"
+    before, after = pixels(example), pixels(result)
+    changed = (before != after).any(axis=2)
+    assert changed[one].mean() > 0.9
+    assert changed[60, 420:480].mean() > 0.9  # the other stroke
+    assert changed.mean() < 0.1
+    first = fill.own(read_image(example), one)
+    assert (np.asarray(first)[one] == after[one]).all()
 
-    # The mask covers the strokes and little else.
-    hole, photo, filled = read_mask(mask), pixels(example), pixels(result)
-    assert hole.shape == photo.shape[:2]
-    assert hole[160, 180] and hole[200, 300] and hole[80, 420]
-    assert 0.005 < hole.mean() < 0.06
-    # The result changes only inside the stroke, and is the library's own.
-    assert (photo == filled)[~hole].all()
-    assert (photo != filled)[hole].mean() > 0.9
-    expected = Inpainter(small_weights)(read_image(example), hole)
-    assert (filled == np.asarray(expected)).all()
-    # The slider shows the same two pictures.
-    shown = page.locator("#rn-slider img").evaluate_all("images => images.map(i => i.src)")
-    seen = [Image.open(io.BytesIO(page.request.get(src).body())) for src in shown]
-    assert {image.convert("RGB").tobytes() for image in seen} == {
-        photo.tobytes(),
-        filled.tobytes(),
-    }
+    sent = [request for request in requests if "/fills" in request.url]
+    assert len(sent) == 2
+    assert all(len(request.post_data_buffer or b"") < 3000 for request in sent)
     # Nothing came from anywhere else.
-    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
-
-    page.get_by_role("tab", name="Regions").click()
-    expect(page.locator("#rn-regions, .prose").filter(has_text="RN-L layers")).not_to_have_count(0)
+    urls = [request.url for request in requests]
+    assert [url for url in urls if not url.startswith((address, "data:", "blob:"))] == []
+    # The thumbnails name them.
+    assert page.locator(".rn-history span").all_text_contents() == [
+        "coffee-filled-2.png",
+        "coffee-filled.png",
+        "coffee.png",
+    ]
 
 
 @pytest.mark.parametrize(("width", "height"), [(333, 517), (1701, 205)])
-def test_mask_has_the_photos_size_whatever_is_shown(
+def test_mask_and_result_have_the_photos_size_whatever_is_shown(
     page: Page, tmp_path: Path, make_photo: Maker, width: int, height: int
 ) -> None:
     path = tmp_path / "odd.jpg"
     make_photo(width, height).save(path, quality=90)
-    open_photo(page, path, width, height)
-    page.set_viewport_size({"width": 420, "height": 700})
-    page.locator("[data-do=in]").click()
-    paint(page, (0.2, 0.3), (0.3, 0.4))
-    mask = save_mask(page, tmp_path)
-    assert read_image(mask).size == (width, height)
-    assert mask_of(page).shape == (height, width)
-    assert (mask_of(page) == read_mask(mask)).all()
-    assert mask_of(page).any()
-    fill(page)
-    with Image.open(download(page, "#rn-download", tmp_path)) as result:
+    open_photo(page, path)
+    by_hand(page)
+    page.keyboard.press("+")
+    paint(page, (0.45, 0.45), (0.5, 0.5))
+    page.locator(".rn-menu summary").click()
+    mask = read_mask(download(page, tmp_path, "[data-do=save]"))
+    assert mask.shape == (height, width)
+    assert (mask_of(page) == mask).all() and mask.any()
+    page.locator("[data-do=fill]").click()
+    settle(page, 1)
+    with Image.open(download(page, tmp_path)) as result:
         assert (result.format, result.size) == ("JPEG", (width, height))
 
 
-def test_eraser_undo_redo_clear_and_shortcuts(
+# --- the view ------------------------------------------------------------------------------------
+
+
+def test_wheel_zooms_to_the_cursor_space_pans_and_a_fill_leaves_the_view(
+    page: Page, photo: Path
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    stage = page.locator(".rn-stage").bounding_box()
+    assert stage and stage["height"] > 680  # of 800
+    [target] = place(page, (0.8, 0.3))
+    page.mouse.move(*target)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"regionnorm.view.scale > {view_of(page)[2]} * 0.99")
+    [there] = place(page, (0.8, 0.3))
+    assert there == pytest.approx(target, abs=1)
+    x, y, scale = view_of(page)
+    page.keyboard.down(" ")
+    page.mouse.down()
+    page.mouse.move(target[0] - 70, target[1] + 40, steps=3)
+    page.mouse.up()
+    page.keyboard.up(" ")
+    assert view_of(page) == pytest.approx([x - 70, y + 40, scale])
+    assert steps(page) == ["picture"]
+    seen = view_of(page)
+    paint(page, (0.7, 0.4), (0.75, 0.5))
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    assert view_of(page) == seen
+    page.keyboard.press("0")
+    assert page.evaluate("regionnorm.view.fitted")
+
+
+def test_large_photos_are_drawn_only_where_they_are_seen(
     page: Page, tmp_path: Path, make_photo: Maker
 ) -> None:
-    make_photo(300, 200).save(tmp_path / "photo.png")
-    open_photo(page, tmp_path / "photo.png", 300, 200)
+    make_photo(400, 300).resize((4000, 3000)).save(tmp_path / "large.jpg", quality=60)
+    open_photo(page, tmp_path / "large.jpg")
+    canvases = page.locator(".rn-stage canvas")
+    sizes = canvases.evaluate_all("all => all.map((one) => one.width * one.height)")
+    assert max(sizes) <= 1280 * 800
+    assert page.evaluate("regionnorm.view.layers.small.width") == 2048
+    assert not page.evaluate("Boolean(regionnorm.view.layers.whole)")
+    # Every pixel is there for who looks closely.
+    page.evaluate("regionnorm.view.zoom(8)")
+    page.wait_for_function("regionnorm.view.layers.whole?.width === 4000")
+
+
+# --- touch ---------------------------------------------------------------------------------------
+
+
+class Fingers:
+    """Fingers on the photo, at shares of the stage."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.session = page.context.new_cdp_session(page)
+        self.box = page.locator(".rn-stage").bounding_box() or {}
+
+    def send(self, kind: str, *points: Point) -> None:
+        box = self.box
+        touches = [
+            {
+                "x": box["x"] + x * box["width"],
+                "y": box["y"] + y * box["height"],
+                "id": number,
+            }
+            for number, (x, y) in enumerate(points)
+        ]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    def drag(self, *ways: tuple[Point, Point], steps: int = 6) -> None:
+        starts = [start for start, _ in ways]
+        for count in range(1, len(starts) + 1):  # one finger lands after the other
+            self.send("touchStart", *starts[:count])
+        for step in range(1, steps + 1):
+            share = step / steps
+            self.send(
+                "touchMove",
+                *((a + (c - a) * share, b + (d - b) * share) for (a, b), (c, d) in ways),
+            )
+        self.send("touchEnd")
+
+    def tap(self, point: Point) -> None:
+        self.send("touchStart", point)
+        self.send("touchEnd")
+
+
+def test_one_finger_paints_two_zoom_and_pan_and_a_double_tap_fits(
+    browser: Browser, address: str, photo: Path
+) -> None:
+    with visit(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        open_photo(page, photo)
+        by_hand(page)
+        fingers = Fingers(page)
+        x, y, scale = view_of(page)
+        middle = page.evaluate("regionnorm.view.toPhoto(195, regionnorm.view.height / 2)")
+        fingers.drag(((0.4, 0.5), (0.2, 0.5)), ((0.6, 0.5), (0.8, 0.5)))
+        assert view_of(page)[2] == pytest.approx(3 * scale, rel=0.05)
+        there = page.evaluate("regionnorm.view.toPhoto(195, regionnorm.view.height / 2)")
+        assert there == pytest.approx(middle, abs=4)
+        x, y, scale = view_of(page)
+        fingers.drag(((0.4, 0.5), (0.5, 0.6)), ((0.6, 0.5), (0.7, 0.6)))
+        moved = view_of(page)
+        assert moved == pytest.approx(
+            [x + 0.1 * fingers.box["width"], y + 0.1 * fingers.box["height"], scale], rel=0.02
+        )
+        assert steps(page) == ["picture"]  # nothing was painted
+
+        fingers.tap((0.5, 0.5))
+        fingers.tap((0.5, 0.5))
+        assert page.evaluate("regionnorm.view.fitted")
+        page.wait_for_timeout(400)
+        assert steps(page) == ["picture"]
+
+        fingers.drag(((0.3, 0.5), (0.6, 0.5)))
+        assert steps(page) == ["picture", "stroke"]
+        fingers.tap((0.5, 0.45))
+        page.wait_for_function("regionnorm.timeline.steps.length === 3")
+        # All that is offered can be reached, and is large enough for a thumb.
+        buttons = page.locator(".rn-bar button:visible")
+        for box in (button.bounding_box() for button in buttons.all()):
+            assert box and box["height"] >= 36
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+            assert box["y"] + box["height"] <= 844
+
+
+# --- keyboard ------------------------------------------------------------------------------------
+
+
+def test_keyboard_alone_chooses_paints_fills_compares_and_saves(page: Page, tmp_path: Path) -> None:
+    def tab_to(selector: str) -> None:
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"Tab does not lead to {selector}")
+
+    tab_to("[data-example='3']")
+    page.keyboard.press("Enter")
+    page.wait_for_function("regionnorm.view.layers")
+    tab_to(".rn-auto input")
+    page.keyboard.press(" ")
+    page.keyboard.press("]")
+    page.evaluate("document.activeElement.blur()")
+    tab_to(".rn-stage")
+    for key in ("Shift+ArrowLeft", "Shift+ArrowUp", "Enter", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    stroke = mask_of(page)
+    assert 0 < stroke.mean() < 0.1
+    expect(page.locator(".rn-size")).to_contain_text("painted")
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    assert steps(page) == ["picture", "stroke", "picture"]
+    page.keyboard.down("c")
+    assert page.evaluate("regionnorm.view.holdsBefore")
+    page.keyboard.up("c")
+    assert not page.evaluate("regionnorm.view.holdsBefore")
+    page.keyboard.press("?")
+    expect(page.locator(".rn-help")).to_be_visible()
+    page.keyboard.press("Escape")
+    with page.expect_download() as saved:
+        page.keyboard.press("Control+s")
+    assert saved.value.suggested_filename == "rocket-filled.png"
+
+
+def test_eraser_undo_redo_clear_and_shortcuts(page: Page, photo: Path) -> None:
+    open_photo(page, photo)
+    by_hand(page)
     assert not mask_of(page).any()
     paint(page, (0.2, 0.5), (0.8, 0.5))
     stroke = mask_of(page)
@@ -198,9 +455,183 @@ def test_eraser_undo_redo_clear_and_shortcuts(
     assert 0 < mask_of(page).sum() < stroke.sum() / 2
 
 
-def test_pasted_and_dropped_photos_are_opened(
-    page: Page, tmp_path: Path, make_photo: Maker
+# --- one picture ---------------------------------------------------------------------------------
+
+
+def test_undo_and_redo_run_through_strokes_and_fills_alike(
+    page: Page, photo: Path, tmp_path: Path
 ) -> None:
+    open_photo(page, photo)
+    paint(page, (0.2, 0.3), (0.3, 0.3))
+    settle(page, 1)
+    paint(page, (0.7, 0.6), (0.8, 0.6))
+    settle(page, 2)
+    done = ["picture", "stroke", "picture", "stroke", "picture"]
+    assert steps(page) == done
+    for count in (4, 3, 2, 1):
+        page.keyboard.press("Control+z")
+        assert steps(page) == done[:count]
+    expect(page.locator("[data-do=undo]")).to_be_disabled()
+    assert (pixels(download(page, tmp_path)) == pixels(photo)).all()
+    for _ in range(4):
+        page.keyboard.press("Control+y")
+    assert steps(page) == done
+    assert download(page, tmp_path).name == "photo-filled-2.png"
+    # An earlier fill is a step, too.
+    page.locator(".rn-history button").nth(1).click()
+    page.wait_for_function("regionnorm.timeline.steps.length === 6")
+    assert download(page, tmp_path).name == "photo-filled.png"
+    page.keyboard.press("Control+z")
+    assert page.evaluate("regionnorm.timeline.picture.name") == "photo-filled-2.png"
+    # The slider shows the photo as it was at first.
+    page.locator(".rn-compare input").focus()
+    page.keyboard.press("End")
+    expect(page.locator(".rn-line")).to_be_visible()
+    assert page.evaluate("regionnorm.view.split") > 0.9
+    assert page.evaluate("regionnorm.view.before.number === regionnorm.pictures.at(-1).number")
+
+
+def test_strokes_made_while_a_fill_runs_join_it_if_near_and_wait_if_not(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.25, 0.3))
+        page.wait_for_function("regionnorm.fills.running?.job")
+        job = page.evaluate("regionnorm.fills.running.job")
+        paint(page, (0.25, 0.3), (0.3, 0.35))  # more of the same
+        page.wait_for_function(f"(regionnorm.fills.running?.job ?? '{job}') !== '{job}'")
+        paint(page, (0.8, 0.8), (0.9, 0.8))  # something else
+    settle(page, 2)
+    assert steps(page) == ["picture", "stroke", "stroke", "picture", "stroke", "picture"]
+
+
+def test_reload_brings_photo_mask_history_and_a_running_fill_back(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    paint(page, (0.2, 0.3), (0.3, 0.3))
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    paint(page, (0.6, 0.6), (0.7, 0.6))
+    mask = mask_of(page)
+    page.reload()
+    page.locator(".rn-app.rn-open").wait_for()
+    page.wait_for_function("regionnorm.view.layers")
+    assert page.evaluate("regionnorm.timeline.picture.name") == "photo-filled.png"
+    assert (mask_of(page) == mask).mean() > 0.999
+    assert page.locator(".rn-history button").count() == 2
+    with fill.held():
+        page.keyboard.press("Control+Enter")
+        page.wait_for_function("regionnorm.fills.running?.job")
+        page.reload()
+        expect(page.locator(".rn-doing")).to_contain_text("left")
+    settle(page, 2)
+    assert steps(page)[-2:] == ["stroke", "picture"]
+
+
+def test_choosing_another_photo_during_a_fill_stays_there(
+    page: Page, photo: Path, tmp_path: Path, make_photo: Maker, fill: Fill
+) -> None:
+    make_photo(200, 120, seed=1).save(tmp_path / "next.png")
+    open_photo(page, photo)
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.3, 0.3))
+        page.wait_for_function("regionnorm.fills.running?.job")
+        open_photo(page, tmp_path / "next.png")
+    page.wait_for_function("regionnorm.pictures.length === 3")
+    assert page.evaluate("regionnorm.timeline.picture.name") == "next.png"
+    saved = download(page, tmp_path / "got")
+    assert (saved.name, pixels(saved).shape) == ("next.png", (120, 200, 3))
+    # It is not lost: it is among the thumbnails.
+    page.locator(".rn-history button", has_text="photo-filled.png").click()
+    page.wait_for_function("regionnorm.timeline.picture.name === 'photo-filled.png'")
+    assert pixels(download(page, tmp_path / "got")).shape == (200, 300, 3)
+
+
+# --- what is going on ----------------------------------------------------------------------------
+
+
+def test_progress_and_place_are_seen_whole_and_a_fill_can_be_cancelled(
+    page: Page, browser: Browser, address: str, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.3, 0.3))
+        expect(page.locator(".rn-doing")).to_contain_text("about")
+        with visit(browser, address) as other:
+            open_photo(other, photo)
+            paint(other, (0.2, 0.3), (0.3, 0.3))
+            expect(other.locator(".rn-doing")).to_contain_text("1 before you")
+            # Nothing lies over it.
+            assert other.locator(".rn-progress").evaluate(
+                """box => [[0.05, 0.5], [0.5, 0.5], [0.95, 0.5]].every(([x, y]) => {
+                    const { left, top, width, height } = box.getBoundingClientRect();
+                    const at = document.elementFromPoint(left + x * width, top + y * height);
+                    return box.contains(at);
+                })"""
+            )
+            other.locator("[data-do=cancel]").click()
+            expect(other.locator(".rn-progress")).to_be_hidden()
+            assert steps(other) == ["picture", "stroke"]
+        page.keyboard.press("Escape")
+        expect(page.locator(".rn-progress")).to_be_hidden()
+    assert page.evaluate("regionnorm.pictures.length") == 1
+
+
+def test_messages_are_near_what_they_are_about_and_go_when_that_is_mended(
+    page: Page, photo: Path, tmp_path: Path
+) -> None:
+    about_photo, about_fill = (page.locator(f"[data-place={place}]") for place in ("photo", "fill"))
+    page.locator("[data-do=fill]").click()
+    expect(about_photo).to_contain_text("Choose one first.")
+    (tmp_path / "no photo.png").write_bytes(b"no photo")
+    page.locator(".rn-file").set_input_files(tmp_path / "no photo.png")
+    expect(about_photo).to_contain_text("no photo.png is no image")
+    open_photo(page, photo)
+    expect(about_photo).to_be_hidden()
+    by_hand(page)
+    page.locator("[data-do=fill]").click()
+    expect(about_fill).to_contain_text("Nothing is painted yet.")
+    box, bar = about_fill.bounding_box(), page.locator(".rn-bottom").bounding_box()
+    assert box and bar and bar["y"] - 120 < box["y"] + box["height"] <= bar["y"]
+    paint(page, (0.2, 0.3), (0.3, 0.3))
+    expect(about_fill).to_be_hidden()
+    page.locator("[data-do=fill]").click()
+    settle(page, 1)
+    page.locator("[data-do=another]").click()
+    expect(about_fill).to_contain_text("Another fill would be the same: the network fills alone")
+    about_fill.get_by_role("button").click()
+    expect(about_fill).to_be_hidden()
+
+
+# --- masks, and other ways in --------------------------------------------------------------------
+
+
+def test_masks_are_loaded_and_found_and_regions_shown(
+    page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    scratched = make_photo(200, 150)
+    scratched.paste("white", (20, 70, 180, 72))
+    scratched.save(tmp_path / "scan.png")
+    make_mask(200, 150).save(tmp_path / "mask.png")
+    open_photo(page, tmp_path / "scan.png")
+    page.locator(".rn-mask-file").set_input_files(tmp_path / "mask.png")
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    assert (mask_of(page) == read_mask(tmp_path / "mask.png")).all()
+    page.keyboard.press("Control+z")
+    menu(page, "scratches")
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    found = mask_of(page)
+    assert found[70:72, 30:170].mean() > 0.9 and found.mean() < 0.2
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    menu(page, "regions")
+    expect(page.locator(".rn-regions .rn-note")).to_contain_text("RN-L layers")
+
+
+def test_pasted_and_dropped_photos_are_opened(page: Page, make_photo: Maker) -> None:
     for event, width in (("paste", 90), ("drop", 110)):
         buffer = io.BytesIO()
         make_photo(width, 70).save(buffer, "PNG")
@@ -215,65 +646,87 @@ def test_pasted_and_dropped_photos_are_opened(
             }""",
             [event, base64.b64encode(buffer.getvalue()).decode()],
         )
-        expect(page.locator(".rn-tools output")).to_contain_text(f"{width} × 70")
+        expect(page.locator(".rn-size")).to_contain_text(f"{width} × 70")
 
 
-def test_loaded_mask_history_and_messages(
+def test_several_photos_are_filled_at_once(
     page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
 ) -> None:
-    make_photo(120, 80).save(tmp_path / "photo.png")
-    make_mask(120, 80).save(tmp_path / "mask.png")
-    page.locator("#rn-fill").click()
-    expect(page.locator(".toast-body")).to_contain_text("there is no photo yet")
-    open_photo(page, tmp_path / "photo.png", 120, 80)
-    page.get_by_role("button", name="Masks and keyboard shortcuts").click()
-    page.locator("#rn-more input[type=file]").set_input_files(tmp_path / "mask.png")
-    expect(page.locator(".rn-tools output")).to_contain_text("hole 16 %")
-    assert (mask_of(page) == read_mask(tmp_path / "mask.png")).all()
-    fill(page)
-    first = download(page, "#rn-download", tmp_path).read_bytes()
-
-    fill(page, "#rn-another")
-    names = page.locator("#rn-history .caption-label")
-    expect(names).to_have_text(["photo-filled-2.png", "photo-filled.png"])
-    other = download(page, "#rn-download", tmp_path)
-    assert other.name == "photo-filled-2.png"
-    assert other.read_bytes() != first
-
-    page.get_by_role("tab", name="Paint").click()
-    paint(page, (0.1, 0.1), (0.9, 0.1))
-    fill(page)
-    assert download(page, "#rn-download", tmp_path).read_bytes() != first
-    page.locator("#rn-history button").last.click()
-    expect(page.locator("#rn-status")).to_contain_text("An earlier fill.")
-    assert download(page, "#rn-download", tmp_path).read_bytes() == first
+    for seed in range(2):
+        make_photo(60, 40, seed=seed).save(tmp_path / f"{seed}.png")
+    make_mask(60, 40).save(tmp_path / "mask.png")
+    menu(page, "batch")
+    dialog = page.locator(".rn-batch")
+    start = dialog.locator("[data-batch=start]")
+    expect(start).to_be_disabled()
+    photos = [tmp_path / f"{seed}.png" for seed in range(2)]
+    dialog.locator("[data-take=photos] input").set_input_files(photos)
+    expect(dialog.locator(".rn-note")).to_contain_text("2 photos, 0 masks")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    start.click()
+    expect(dialog.locator(".rn-note")).to_contain_text("2 photos filled.")
+    with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
+        assert packed.namelist() == ["0-filled.png", "1-filled.png"]
 
 
-def test_scratches_are_found_and_painted(page: Page, tmp_path: Path, make_photo: Maker) -> None:
-    scratched = make_photo(200, 150)
-    scratched.paste("white", (20, 70, 180, 72))
-    scratched.save(tmp_path / "scan.png")
-    open_photo(page, tmp_path / "scan.png", 200, 150)
-    page.get_by_role("button", name="Masks and keyboard shortcuts").click()
-    page.locator("#rn-find").click()
-    expect(page.locator(".rn-tools output")).to_contain_text("hole")
-    found = mask_of(page)
-    assert found[70:72, 30:170].mean() > 0.9
-    assert found.mean() < 0.2
+# --- who cannot see it, and where it is ----------------------------------------------------------
+
+_CONTRAST = """dark => {
+    document.body.classList.toggle('dark', dark);
+    const light = (colour) => {
+        const parts = colour.match(/[\\d.]+/g).map(Number).slice(0, 3).map((part) => part / 255)
+            .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+    };
+    const ground = (one) => {
+        while (one && /rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(one).backgroundColor))
+            one = one.parentElement;
+        return getComputedStyle(one ?? document.body).backgroundColor;
+    };
+    const poor = [];
+    const words = '.rn-app :is(button, span, p, output, h1, label)';
+    for (const one of document.querySelectorAll(words)) {
+        if (!one.offsetParent || one.closest(':disabled') || !one.innerText) continue;
+        const [ink, paper] = [light(getComputedStyle(one).color), light(ground(one))];
+        const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+        if (ratio < 4.5) poor.push(`${one.className} ${one.innerText} ${ratio.toFixed(2)}`);
+    }
+    return poor;
+}"""
 
 
-def test_visitors_do_not_see_each_others_fills(
-    page: Page, browser: Browser, address: str, tmp_path: Path, make_photo: Maker
+def test_everything_has_a_name_and_can_be_read_in_the_light_and_in_the_dark(
+    page: Page, photo: Path
 ) -> None:
-    make_photo(90, 60).save(tmp_path / "photo.png")
-    open_photo(page, tmp_path / "photo.png", 90, 60)
-    paint(page, (0.5, 0.5))
-    fill(page)
-    other = browser.new_page()
-    other.goto(address)
-    other.get_by_role("tab", name="Result").click(timeout=PATIENCE)
-    expect(other.locator("#rn-history button")).to_have_count(0)
-    expect(other.locator("#rn-another")).to_be_disabled()
-    other.locator("#rn-fill").click()
-    expect(other.locator(".toast-body")).to_contain_text("there is no photo yet")
-    other.close()
+    nameless = page.locator(".rn-app").evaluate(
+        """app => [...app.querySelectorAll('button, input, summary, a, [role]')].filter((one) =>
+            !one.textContent.trim() && !one.getAttribute('aria-label')
+            && ![...(one.labels ?? [])].some((label) => label.textContent.trim())
+            && !one.querySelector('img[alt]:not([alt=""])')
+            && one.role !== 'alert' && one.role !== 'status' && one.role !== 'progressbar'
+        ).map((one) => one.outerHTML.slice(0, 90))"""
+    )
+    assert nameless == []
+    open_photo(page, photo)
+    by_hand(page)
+    paint(page, (0.2, 0.3), (0.3, 0.3))
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    page.evaluate("regionnorm.say('fill', 'Something to read.')")
+    page.locator(".rn-menu").evaluate("menu => (menu.open = true)")
+    for dark in (False, True):
+        assert page.evaluate(_CONTRAST, dark) == []
+
+
+def test_page_works_below_a_path_of_a_proxy(
+    browser: Browser, small_weights: Path, photo: Path, tmp_path: Path
+) -> None:
+    with (
+        running(Inpainter(small_weights), AppOptions(port=0, root_path="/fill")) as (_, url),
+        stripping_proxy(url, "/fill") as shown,
+        visit(browser, shown) as page,
+    ):
+        open_photo(page, photo)
+        paint(page, (0.2, 0.3), (0.3, 0.3))
+        settle(page, 1)
+        assert download(page, tmp_path / "got").name == "photo-filled.png"

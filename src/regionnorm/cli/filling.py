@@ -281,6 +281,9 @@ def serve_app(
     max_queue: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests that may wait; more are sent away.")
     ] = 64,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Where a proxy shows the app, e.g. /fill.")
+    ] = "",
     method: Method = "auto",
     model: Weights = "default",
     device: Device = None,
@@ -299,6 +302,6 @@ def serve_app(
         from regionnorm.filling.inpainter import Inpainter
         from regionnorm.web import AppOptions, serve
 
-    options = AppOptions(host, port, password, max_megapixels, max_queue)
+    options = AppOptions(host, port, password, max_megapixels, max_queue, root_path)
     inpainter = Inpainter(model, device=device, precision=precision, method=method)
     serve(inpainter, options, on_start=lambda url: typer.echo(f"Open {url} (Ctrl-C stops it)"))

@@ -16,7 +16,7 @@ _SAMPLES = ("coffee", "astronaut", "chelsea", "rocket")
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Write the example photos to ``folder`` and return their paths."""
+    """Write the example photos, each to a folder of its own, and return their paths."""
     return _bundled(folder) or _drawn(folder)
 
 
@@ -29,7 +29,7 @@ def _bundled(folder: Path) -> list[Path]:
         return []
     paths = []
     for name, photo in photos.items():
-        paths.append(folder / f"{name}.png")
+        paths.append(folder / name / f"{name}.png")
         write_image(photo, paths[-1])
     return paths
 
@@ -37,7 +37,7 @@ def _bundled(folder: Path) -> list[Path]:
 def _drawn(folder: Path) -> list[Path]:
     paths = []
     for name, seed in (("hills", 1), ("evening", 2), ("meadow", 3)):
-        paths.append(folder / f"{name}.png")
+        paths.append(folder / name / f"{name}.png")
         write_image(_landscape(600, 400, np.random.default_rng(seed)), paths[-1])
     return paths
 

@@ -1,16 +1,15 @@
-"""What happens when the page is used: each handler takes and returns what the page shows.
+"""What can be done with photos, masks and fills, whoever asks and however.
 
-Handlers hold no visitor's data; that comes in and goes out as a :class:`Session`.
+Everything here takes its time and may run in any thread; the line decides when.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,52 +26,40 @@ from regionnorm.imaging import (
     write_image,
 )
 from regionnorm.inspecting.layers import LearnedRegion, learned_regions
-from regionnorm.masks.check import make_mask
+from regionnorm.masks.check import MaskOptions, make_mask
 from regionnorm.photo import read_photo
-from regionnorm.web.session import (
-    Filled,
-    Session,
-    Store,
-    decode_mask,
-    fill_file,
-    random_folder,
-    read_preview,
-    to_data_url,
-)
+from regionnorm.web.pictures import box_of, fill_file, read_preview
+from regionnorm.web.visitors import Gone, Picture, Store, Visitor, random_folder
 
-__all__ = ["Handlers", "polite"]
+__all__ = ["VIEW_SIDE", "Handlers", "page_words"]
 
-_EDITOR_SIDE = 2048  # of the picture that is painted on; the mask has the photo's own size
-_SLIDER_SIDE = 1600
-_THUMBNAIL_SIDE = 240
+VIEW_SIDE = 2048
+"""Pixels of the long side of what a page shows before it is zoomed into."""
+
 _REGIONS_SIDE = 512
 _MOST_VARIANT = 999
 _REGION_COLOUR = (255, 140, 0)
-_MASK_COLOUR = (255, 20, 100, 255)
+_MASK_COLOUR = (255, 20, 100)
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+# Messages of the library name options of the command line; here there are none.
+_WORDS = {
+    "--dilate 2 takes that too": "paint a little beyond it",
+    "--dilate 1 takes the rest too": "paint over the rest",
+    "or add --dilate 2": "or paint a little beyond them",
+    "--dilate takes those at the edge": "paint over those at the edge",
+    "and --invert-mask exchanges white and black": "and “Load it inverted” exchanges the two",
+    "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
+    "transparency and use --mask alpha, or save": "transparency, or save",
+    "with --mask alpha": "in a program, with the mask alpha",
+    "; allow replacing it with --overwrite": "",
+}
 
 
-def polite(gradio: Any, store: Store, handler: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn what can go wrong into one line for the visitor, or for the program that asked.
-
-    Files are called by their names there, not by where they lie on the server.
-    """
-
-    @wraps(handler)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return handler(*args, **kwargs)
-        except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory is the latter
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-                raise
-            message = "there is not enough memory for a photo of this size; make it smaller"
-        except (ValueError, OSError, ImportError) as error:
-            message = store.hide_folders(" ".join(str(error).split()))
-        raise gradio.Error(message, print_exception=False)
-
-    return call
+def page_words(text: str) -> str:
+    """Say what the library says in words that fit a page."""
+    for words, other in _WORDS.items():
+        text = text.replace(words, other)
+    return text
 
 
 @dataclass(frozen=True)
@@ -93,90 +80,101 @@ class Handlers:
 
     # --- photo and mask in ----------------------------------------------------------------------
 
-    def open_photo(
-        self, path: str | None, session: Session | None
-    ) -> tuple[Session, dict[str, Any]]:
-        """Take a photo into the visitor's folder; the second value is for the page's brush."""
-        if not path:
-            raise ValueError("no photo has arrived; choose one again")
-        source = Path(path)
-        check_pixels(source, self.max_megapixels)
-        session = session or self.store.new_session()
-        shown = self._take(source, session)
-        description = {
-            "name": source.name,
-            "width": session.size[0],
-            "height": session.size[1],
-            "mask": session.canvas,
-            "preview": to_data_url(shown, "JPEG"),
-        }
-        return session, description
+    def open_photo(self, source: Path, visitor: Visitor) -> Picture:
+        """Take a photo, a file in a folder of its own, which from now on is the visitor's.
 
-    def open_example(self, index: int, session: Session | None) -> tuple[Session, dict[str, Any]]:
-        """Take one of the example photos."""
-        return self.open_photo(str(self.examples[index]), session)
-
-    def open_result(self, session: Session | None) -> tuple[Session, dict[str, Any]]:
-        """Go on with the shown result as the photo."""
-        return self.open_photo(str(self.shown(session).result), session)
-
-    def _take(self, source: Path, session: Session) -> Image.Image:
+        Raises:
+            ValueError: It is no photo, or has too many pixels; its folder is removed.
+        """
         try:
-            size, shown = read_preview(source, _EDITOR_SIDE)
-        except FileNotFoundError as error:
-            raise ValueError("this file has expired; choose the photo again") from error
-        folder = random_folder(session.folder)
-        session.photo = Path(shutil.copy(source, folder / source.name))
-        session.size = size
-        session.drop_unused()
-        return shown
+            check_pixels(source, self.max_megapixels)
+            size, shown = read_preview(source, VIEW_SIDE)
+            write_image(shown, source.parent / "made" / f"view-{VIEW_SIDE}.jpg")
+        except BaseException:
+            shutil.rmtree(source.parent, ignore_errors=True)
+            raise
+        return visitor.add(Picture(source, source.name, size))
 
-    def load_mask(self, path: str | None, session: Session | None) -> tuple[str, tuple[str, ...]]:
-        """Check a mask file; returns it as the page's brush takes it, and what looks odd in it."""
-        session, photo = _ready(session)
-        if not path:
-            raise ValueError("no mask has arrived; choose one again")
-        check_pixels(Path(path), self.max_megapixels)
-        height, width = read_mask(path).shape
-        if (width, height) != session.size:
-            raise ValueError(
-                f"the mask is {width}x{height} but {photo.name} is {session.size[0]}x"
-                f"{session.size[1]}; use a mask of the photo's size"
-            )
-        checked = make_mask(read_photo(photo), path)
-        return _painted(checked.hole), checked.warnings
+    def open_example(self, index: int, visitor: Visitor) -> Picture:
+        """Take one of the example photos."""
+        source = self.examples[index]
+        return self.open_photo(Path(shutil.copy(source, visitor.new_folder())), visitor)
 
-    def find_scratches(self, session: Session | None) -> str:
-        """Look for scratches and dust; returns them as the page's brush takes them."""
-        _, photo = _ready(session)
-        return _painted(make_mask(read_photo(photo), "auto:scratches").hole)
+    def load_mask(
+        self, source: Path, photo: Picture, visitor: Visitor, *, invert: bool = False
+    ) -> tuple[str, tuple[str, ...]]:
+        """Check a mask file.
+
+        Args:
+            source: The file; it is removed.
+            photo: What it is for.
+            visitor: Whose it is.
+            invert: Take black for the hole.
+
+        Returns:
+            The number of the mask, for the page to draw, and what looks odd in it.
+
+        Raises:
+            ValueError: It is no mask of this photo.
+        """
+        try:
+            check_pixels(source, self.max_megapixels)
+            height, width = read_mask(source).shape
+            if (width, height) != photo.size:
+                raise ValueError(
+                    f"the mask is {width}x{height} but {photo.name} is {photo.size[0]}x"
+                    f"{photo.size[1]}; use a mask of the photo's size"
+                )
+            checked = make_mask(read_photo(photo.path), source, MaskOptions(invert=invert))
+        finally:
+            shutil.rmtree(source.parent, ignore_errors=True)
+        return _keep_mask(checked.hole, visitor), tuple(map(page_words, checked.warnings))
+
+    def find_mask(self, rule: str, photo: Picture, visitor: Visitor) -> tuple[str, tuple[str, ...]]:
+        """Make a mask by a rule of :func:`~regionnorm.masks.check.make_mask`; as `load_mask`."""
+        checked = make_mask(read_photo(photo.path), rule)
+        return _keep_mask(checked.hole, visitor), ()
 
     # --- filling ---------------------------------------------------------------------------------
 
-    def fill(self, mask_url: str, session: Session | None) -> Session:
-        """Fill what was painted; the result becomes the first of the history."""
-        session, photo = _ready(session)
-        hole = decode_mask(mask_url, session)
-        if not hole.any():
-            raise ValueError("nothing is painted yet; paint over what should go")
-        mask = random_folder(session.folder) / "mask.png"
-        write_image(Image.fromarray(np.where(hole, np.uint8(255), np.uint8(0))), mask)
-        result = fill_file(self.inpainter, photo, mask, random_folder(self.store.public))
-        session.remember(Filled(photo, mask, result))
-        return session
+    def fill(self, hole: npt.NDArray[np.bool_], photo: Picture, visitor: Visitor) -> Picture:
+        """Fill a hole, bool ``[H, W]``; the result becomes the first of the visitor's pictures."""
+        return self._fill(hole, photo, visitor, secrets.token_urlsafe(9), 0)
 
-    def another(self, session: Session | None) -> Session:
-        """Fill the photo and mask of the shown fill again, as the next variant."""
-        shown = self.shown(session)
-        assert session is not None
-        hole = read_mask(shown.mask)
+    def another(self, fill: Picture, visitor: Visitor) -> Picture:
+        """Fill the photo and mask of a fill again, as the next variant."""
+        if fill.parent is None or fill.mask is None:
+            raise ValueError("nothing is filled yet; paint over what should go first")
+        hole = read_mask(fill.mask)
         if not self.inpainter.varies(hole):
             raise ValueError(f"another fill would be the same: {self._sameness(hole)}")
-        variant = session.next_variant(shown.mask)
-        folder = random_folder(self.store.public)
-        result = fill_file(self.inpainter, shown.photo, shown.mask, folder, variant)
-        session.remember(Filled(shown.photo, shown.mask, result, variant))
-        return session
+        return self._fill(hole, fill.parent, visitor, fill.task, visitor.next_variant(fill))
+
+    def _fill(
+        self,
+        hole: npt.NDArray[np.bool_],
+        photo: Picture,
+        visitor: Visitor,
+        task: str,
+        variant: int,
+    ) -> Picture:
+        folder = visitor.new_folder()
+        try:
+            mask = folder / "made" / "mask.png"
+            write_image(Image.fromarray(np.where(hole, np.uint8(255), np.uint8(0))), mask)
+            written = fill_file(
+                self.inpainter, photo.there().path, mask, random_folder(folder), variant
+            )
+            name = visitor.result_name(photo, written.suffix)
+            # A program's result is named after its photo; here the number goes on.
+            result = Path(shutil.move(written, folder / name))
+            written.parent.rmdir()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return visitor.add(
+            Picture(result, name, photo.size, photo, mask, box_of(hole), task, variant)
+        )
 
     def _sameness(self, hole: npt.NDArray[np.bool_]) -> str:
         if self.inpainter.method == "network" or wide_holes(hole).any():
@@ -205,43 +203,14 @@ class Handlers:
 
     # --- what is shown ---------------------------------------------------------------------------
 
-    def go_back(self, index: int, session: Session | None) -> Session:
-        """Choose one of the last fills to be shown."""
-        if session is None or not 0 <= index < len(session.fills):
-            raise ValueError("this fill is gone; reload the page")
-        session.shown = session.fills[index]
-        return session
-
-    def shown(self, session: Session | None) -> Filled:
-        """The fill that the page shows."""
-        if session is None or session.shown is None:
-            raise ValueError("nothing is filled yet; paint over what should go and press Fill")
-        if not session.shown.result.is_file():
-            raise ValueError("this result has expired; fill again")
-        return session.shown
-
-    def comparison(self, session: Session) -> tuple[Image.Image, Image.Image]:
-        """The shown fill, before and after, at a size for the screen."""
-        shown = self.shown(session)
-        return read_preview(shown.photo, _SLIDER_SIDE)[1], read_preview(shown.result, _SLIDER_SIDE)[
-            1
-        ]
-
-    def history(self, session: Session) -> list[tuple[Image.Image, str]]:
-        """Small pictures of the last fills, latest first."""
-        return [
-            (read_preview(fill.result, _THUMBNAIL_SIDE)[1], fill.result.name)
-            for fill in session.fills
-        ]
-
-    def regions(self, session: Session | None) -> tuple[list[tuple[Image.Image, str]], str]:
-        """The regions that the network's RN-L layers find in the shown photo, and a summary."""
-        if session is None or session.shown is None:
-            return [], "Fill a hole first; then the regions of that photo are shown here."
+    def regions(self, fill: Picture) -> tuple[list[tuple[Image.Image, str]], str]:
+        """The regions that the network's RN-L layers find in a photo, and a summary."""
+        if fill.parent is None or fill.mask is None:
+            return [], "Fill something first; then the regions of that photo are shown here."
         if self.inpainter.model is None:
             return [], "Photos are filled without a network here."
-        photo = read_preview(session.shown.photo, _REGIONS_SIDE)[1]
-        mask = Image.fromarray(read_mask(session.shown.mask)).resize(photo.size)
+        photo = read_preview(fill.parent.path, _REGIONS_SIDE)[1]
+        mask = Image.fromarray(read_mask(fill.mask)).resize(photo.size)
         device = self.inpainter.device
         found = learned_regions(
             self.inpainter.model,
@@ -254,13 +223,24 @@ class Handlers:
         summary = f"{len(split)} of {len(found)} RN-L layers see two regions in this photo."
         return [(_overlay(photo, region), _caption(region)) for region in split], summary
 
+    # --- for whoever asked -----------------------------------------------------------------------
 
-def _ready(session: Session | None) -> tuple[Session, Path]:
-    if session is None or session.photo is None:
-        raise ValueError("there is no photo yet; choose one first")
-    if not session.photo.is_file():
-        raise ValueError("this photo has expired; choose it again")
-    return session, session.photo
+    def explain(self, error: BaseException) -> str | None:
+        """One line for the visitor or the program that asked; None for what should not happen.
+
+        Files are called by their names there, not by where they lie on the server.
+        """
+        if isinstance(error, MemoryError) or (
+            # torch's own out-of-memory
+            isinstance(error, RuntimeError) and "memory" in str(error).lower()
+        ):
+            return "there is not enough memory for a photo of this size; make it smaller"
+        if not isinstance(error, (ValueError, OSError, ImportError, Gone)):
+            return None
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{os.path.basename(os.fspath(error.filename))}: {error.strerror}"
+        return self.store.hide_folders(" ".join(text.split()))
 
 
 def _whole_variant(variant: object) -> int:
@@ -272,10 +252,14 @@ def _whole_variant(variant: object) -> int:
     raise ValueError(f"variant is {variant!r:.40}; give a whole number from 0 to {_MOST_VARIANT}")
 
 
-def _painted(hole: npt.NDArray[np.bool_]) -> str:
-    picture = np.zeros((*hole.shape, 4), np.uint8)
-    picture[hole] = _MASK_COLOUR
-    return to_data_url(Image.fromarray(picture), "PNG")
+def _keep_mask(hole: npt.NDArray[np.bool_], visitor: Visitor) -> str:
+    """Write a mask as the page draws it, opaque where the hole is; returns its number."""
+    # A palette: an eighth of the bytes of colours, and as quick to draw.
+    picture = Image.fromarray(hole.astype(np.uint8))
+    picture.putpalette([0, 0, 0, *_MASK_COLOUR])
+    path = visitor.new_folder() / "mask.png"
+    picture.save(path, transparency=0, optimize=False)
+    return visitor.add_mask(path)
 
 
 def _overlay(photo: Image.Image, found: LearnedRegion) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -17,16 +18,18 @@ from typing import Any
 
 from regionnorm._extras import require
 from regionnorm.filling.inpainter import Inpainter
-from regionnorm.web.app import build_app, make_theme, style
+from regionnorm.filling.stopping import stop_between_layers
+from regionnorm.web.api import MAX_BODY, PageApi
+from regionnorm.web.app import build_app, make_theme, stop_for_those_who_left, style
+from regionnorm.web.batches import BatchApi
 from regionnorm.web.examples import write_examples
+from regionnorm.web.fills import FillApi
 from regionnorm.web.guard import Guard
 from regionnorm.web.handlers import Handlers
-from regionnorm.web.session import Store
+from regionnorm.web.line import Line
+from regionnorm.web.visitors import Store, Visitors
 
 __all__ = ["AppOptions", "running", "serve"]
-
-# Of a request that is no upload; the largest carries a painted mask.
-_MAX_BODY = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class AppOptions:
         password: Asked of every visitor and program, with any user name; None asks nothing.
         max_megapixels: Larger photos are refused.
         max_queue: Waiting requests; further ones are told to come back later.
+        root_path: Where a proxy shows the app: a path like ``/fill``, or a whole address; empty
+            where it is shown at the top.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +52,7 @@ class AppOptions:
     password: str | None = None
     max_megapixels: float = 40
     max_queue: int = 64
+    root_path: str = ""
 
 
 def serve(
@@ -89,14 +95,30 @@ def running(inpainter: Inpainter, options: AppOptions) -> Iterator[tuple[Any, st
         gradio = require("gradio", extra="app")
         store = Store(private=Path(root) / "sessions", public=Path(root) / "public")
         examples = write_examples(Path(root) / "examples")
-        blocks = build_app(Handlers(inpainter, store, examples, options.max_megapixels))
+        handlers = Handlers(inpainter, store, examples, options.max_megapixels)
+        visitors, line = Visitors(store.private), Line(options.max_queue)
+        page = PageApi(handlers, visitors, line, _most_bytes(options))
+        blocks = build_app(handlers, line)
         blocks.queue(max_size=options.max_queue, default_concurrency_limit=2)
-        arguments = _launch_arguments(gradio, options)
+        stop_for_those_who_left(blocks, line)
+        arguments = _launch_arguments(gradio, options, store)
+        arguments["app_kwargs"]["routes"] = [
+            route for part in (page, FillApi(page), BatchApi(page)) for route in part.routes()
+        ]
+        visitors.watch()
         try:
-            _, url, _ = blocks.launch(**arguments)
-            yield blocks, url
+            with stop_between_layers(getattr(inpainter, "model", None)):
+                _, url, _ = blocks.launch(**arguments)
+                yield blocks, url
         finally:
+            visitors.close()
+            line.close()
             blocks.close(verbose=False)
+
+
+def _most_bytes(options: AppOptions) -> int:
+    # Eight bytes a pixel: 16-bit RGBA without compression.
+    return int(8e6 * options.max_megapixels)
 
 
 def _check(options: AppOptions) -> None:
@@ -106,6 +128,10 @@ def _check(options: AppOptions) -> None:
         raise ValueError(f"max_megapixels is {options.max_megapixels:g}; give more than 0")
     if options.max_queue < 1:
         raise ValueError(f"max_queue is {options.max_queue}; give 1 or more")
+    if options.root_path and not re.match(r"/\w|https?://\w", options.root_path):
+        raise ValueError(
+            f"root_path is {options.root_path!r}; give a path like /fill, or a whole address"
+        )
     if options.password == "":
         raise ValueError("the password is empty; give one, or leave the option out")
 
@@ -130,7 +156,7 @@ def _environment(root: Path) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _launch_arguments(gradio: Any, options: AppOptions) -> dict[str, Any]:
+def _launch_arguments(gradio: Any, options: AppOptions, store: Store) -> dict[str, Any]:
     password = options.password
     middleware = require("starlette.middleware", extra="app")
 
@@ -142,9 +168,11 @@ def _launch_arguments(gradio: Any, options: AppOptions) -> dict[str, Any]:
         "server_port": _check_port(options.host, options.port),
         "auth": None if password is None else allow,
         "auth_message": "Any user name, and the password of this app.",
-        # Eight bytes a pixel: 16-bit RGBA without compression.
-        "max_file_size": int(8e6 * options.max_megapixels),
-        "app_kwargs": {"middleware": [middleware.Middleware(Guard, max_body=_MAX_BODY)]},
+        "max_file_size": _most_bytes(options),
+        "app_kwargs": {
+            "middleware": [middleware.Middleware(Guard, max_body=MAX_BODY, hide=store.hide_folders)]
+        },
+        "root_path": options.root_path.rstrip("/") or None,
         "share": False,
         "show_error": True,
         "quiet": True,

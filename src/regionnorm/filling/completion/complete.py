@@ -33,6 +33,7 @@ from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.where import hole_groups, wide_holes
+from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import bounding_window
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
@@ -218,6 +219,7 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     scene = Scene(small.pixels, _busyness(levels), small.missing, small.place, width, painted)
     down, right = choose_offsets(scene, seed)
     for level in range(depth, -1, -1):
+        stop_if_asked()
         finer, gap, place = levels.pop()
         if level < depth:
             down, right = doubled(down, place), doubled(right, place)
@@ -227,9 +229,11 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         sharp = level == 0
         refine(finer, gap, down, right, seed=100 * seed + level, sharp=sharp, place=place)
     filled = faded(atlas.pixels, atlas.missing, down, right, place=atlas.place)
+    stop_if_asked()
     filled += correction(atlas.pixels, atlas.missing, down, right, _KEEP, place=atlas.place)
     del down, right
     if painted:
+        stop_if_asked()
         box = bounding_window(hole).grow(1, *hole.shape).slices
         filled += _toned(pixels[box], filled, hole[box], depth + 1)
     return filled

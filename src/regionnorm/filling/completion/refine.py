@@ -16,6 +16,7 @@ from regionnorm.filling.completion import patchmatch
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.pyramid import depth_in
 from regionnorm.filling.completion.structure import source_centres
+from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import bounding_window, dilate_square
 
 __all__ = ["copied", "doubled", "faded", "refine"]
@@ -168,6 +169,7 @@ def refine(
     flat, current = patchmatch.padded_rows(pixels)
     current[filled] = copied(pixels, filled, down, right)
     for turn in range(_ROUNDS):
+        stop_if_asked()
         patchmatch.repeat_edges(flat)
         patchmatch.measure(flat, source, patches, field)
         patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)

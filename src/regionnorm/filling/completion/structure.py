@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
 from regionnorm.filling.completion.pyramid import blur, continued
+from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import dilate_square, label_regions
 
 __all__ = ["Scene", "choose_offsets", "source_centres"]
@@ -98,6 +99,7 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
         opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
         costs += np.float32(_VARIETY) * opinions
     neighbours = maxflow.neighbours_of(scene.place)
+    stop_if_asked()
     chosen = candidates[_cheapest(values, costs, neighbours)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
     down[scene.place], right[scene.place] = chosen[:, 0], chosen[:, 1]

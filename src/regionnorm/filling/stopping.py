@@ -1,0 +1,68 @@
+"""Give up a fill that nobody waits for any more.
+
+Who starts a fill says how to find out; what fills asks between its steps, each of which takes a
+fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Stopped", "stop_between_layers", "stop_if_asked", "stoppable"]
+
+
+class Stopped(Exception):
+    """The fill was given up; nothing is wrong with the photo."""
+
+
+_asked: ContextVar[Callable[[], bool] | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
+    """Let fills of this thread be given up inside the with block.
+
+    Args:
+        asked: Whether to stop; called often, so it should be quick.
+    """
+    token = _asked.set(asked)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def stop_if_asked() -> None:
+    """Give up here, if that is wanted.
+
+    Raises:
+        Stopped: It is.
+    """
+    asked = _asked.get()
+    if asked is not None and asked():
+        raise Stopped("the fill was stopped")
+
+
+@contextmanager
+def stop_between_layers(model: nn.Module | None) -> Iterator[None]:
+    """Let a network be given up before each of its layers, inside the with block."""
+
+    def before(*_: Any) -> None:
+        stop_if_asked()
+
+    from torch.jit import ScriptModule
+
+    # Nothing can step in between the layers of a compiled network.
+    layers = [] if model is None or isinstance(model, ScriptModule) else model.modules()
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

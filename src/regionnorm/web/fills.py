@@ -1,0 +1,150 @@
+"""The fills that the page asks for, and how far they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from regionnorm._extras import require
+from regionnorm.web.api import MAX_BODY, PageApi, TooLarge, describe
+from regionnorm.web.line import Job, LineFull
+from regionnorm.web.pictures import decode_mask, to_data_url, work_of
+from regionnorm.web.visitors import Gone, Picture, Visitor
+
+__all__ = ["FillApi"]
+
+_MOST_JOBS = 6  # of one visitor
+_REMEMBERED = 500  # jobs, of all together, that can be asked for
+_REGIONS_WORK = 0.3
+
+
+class FillApi:
+    """Answers the page's requests to fill.
+
+    Args:
+        page: Answers the rest.
+    """
+
+    def __init__(self, page: PageApi) -> None:
+        self.page = page
+        self._responses = require("starlette.responses", extra="app")
+        self._jobs: dict[str, Job] = {}
+
+    def routes(self) -> list[Any]:
+        """What the server answers, as Starlette's routes."""
+        visitor, picture = "/page/{visitor}", "/page/{visitor}/pictures/{picture}"
+        return [
+            self.page.route("POST", f"{picture}/fills", self.fill),
+            self.page.route("POST", f"{picture}/variants", self.another),
+            self.page.route("POST", f"{picture}/regions", self.regions),
+            self.page.route("GET", f"{visitor}/jobs/{{job}}", self.follow),
+            self.page.route("DELETE", f"{visitor}/jobs/{{job}}", self.cancel),
+        ]
+
+    async def fill(self, request: Any) -> Any:
+        """Fill what the body, a PNG, shows white, and tell how far it is."""
+        visitor, picture = self.page.picture(request)
+        corner = tuple(_whole(request, name) for name in ("left", "top"))
+        data = await self.body(request)
+        hole = await self.page.in_thread(decode_mask, data, corner, picture.size)
+        # Many may wait: as bits, their masks take an eighth.
+        bits, shape = np.packbits(hole), hole.shape
+
+        def work() -> Picture:
+            count = shape[0] * shape[1]
+            whole = np.unpackbits(bits, count=count).reshape(shape).astype(np.bool_)
+            return self.page.handlers.fill(whole, picture, visitor)
+
+        return self._start(visitor, picture, work, work_of(hole))
+
+    async def body(self, request: Any) -> bytes:
+        """A request's body, up to :data:`MAX_BODY`."""
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
+        return bytes(data)
+
+    async def another(self, request: Any) -> Any:
+        """Fill the same again in another way."""
+        visitor, picture = self.page.picture(request)
+        work = partial(self.page.handlers.another, picture, visitor)
+        size = picture.size[0] * picture.size[1] / 40e6
+        if picture.box:
+            left, top, right, bottom = picture.box
+            size += (right - left) * (bottom - top) / 1e6
+        return self._start(visitor, picture, work, 0.05 + size)
+
+    async def regions(self, request: Any) -> Any:
+        """What the network's layers see."""
+        visitor, picture = self.page.picture(request)
+
+        def work() -> dict[str, Any]:
+            found, summary = self.page.handlers.regions(picture)
+            shown = [{"src": to_data_url(image), "caption": words} for image, words in found]
+            return {"summary": summary, "regions": shown}
+
+        return self._start(visitor, picture, work, _REGIONS_WORK)
+
+    def _start(
+        self, visitor: Visitor, picture: Picture, work: Callable[[], Any], size: float
+    ) -> Any:
+        if len(self.page.line.owned(visitor.name)) >= _MOST_JOBS:
+            raise LineFull("several of your fills are waiting; let them finish first")
+        visitor.hold(picture)
+        job = Job(work, size, visitor.name, finish=lambda: visitor.release(picture))
+        try:
+            self.page.line.join(job)
+        except LineFull:
+            visitor.release(picture)
+            raise
+        # What has ended is told to who comes back, for a while.
+        self._jobs[job.number] = job
+        while len(self._jobs) > _REMEMBERED:
+            self._jobs.pop(next(iter(self._jobs)))
+        return self.page.stream(self._lines(job))
+
+    def _job(self, request: Any) -> Job:
+        visitor = self.page.visitor(request)
+        job = self._jobs.get(request.path_params["job"])
+        if job is None or job.owner != visitor.name:
+            raise Gone("this fill is not known any more; start it again")
+        return job
+
+    async def follow(self, request: Any) -> Any:
+        """Tell how far a fill is to a page that was loaded anew."""
+        return self.page.stream(self._lines(self._job(request)))
+
+    async def cancel(self, request: Any) -> Any:
+        """Stop a fill."""
+        self.page.line.cancel(self._job(request))
+        return self._responses.JSONResponse({"cancelled": True})
+
+    async def _lines(self, job: Job) -> AsyncIterator[dict[str, Any]]:
+        """How far a job is, again and again, and what came of it at last."""
+        async for place in self.page.places(job):
+            yield {"job": job.number, **place}
+        yield {"job": job.number, **self.outcome(job)}
+
+    def outcome(self, job: Job) -> dict[str, Any]:
+        """What came of a job."""
+        if job.error is not None:
+            return {"state": "failed", "error": self.page.explain(job.error)[1]}
+        told: dict[str, Any] = {"state": job.state}
+        if isinstance(job.result, Picture):
+            told["picture"] = describe(job.result)
+        elif isinstance(job.result, dict):
+            told |= job.result
+        return told
+
+
+def _whole(request: Any, name: str) -> int:
+    given = request.query_params.get(name, "0")
+    if not re.fullmatch(r"\d{1,6}", given):
+        raise ValueError(f"{name} is {given!r:.20}; give a whole number of pixels")
+    return int(given)

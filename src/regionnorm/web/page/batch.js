@@ -1,0 +1,116 @@
+// Several photos at once: dropped as files, folders or zips, filled one after the other, and given
+// back as a zip.
+
+export class Batch {
+  constructor(dialog, server, say) {
+    Object.assign(this, { dialog, server, say, number: null, counts: { photos: 0, masks: 0 } });
+    this.note = dialog.querySelector('.rn-note');
+    this.track = dialog.querySelector('.rn-track');
+    this.rule = dialog.querySelector('.rn-rule input');
+    this.start = dialog.querySelector('[data-batch=start]');
+    this.zip = dialog.querySelector('[data-batch=zip]');
+    for (const drop of dialog.querySelectorAll('[data-take]')) {
+      const input = drop.querySelector('input');
+      input.addEventListener('change', () => this.take(drop.dataset.take, [...input.files]).then(() => (input.value = '')));
+      drop.addEventListener('dragover', (event) => event.preventDefault());
+      drop.addEventListener('drop', async (event) => {
+        event.preventDefault();
+        event.stopPropagation();
+        this.take(drop.dataset.take, await filesOf(event.dataTransfer));
+      });
+    }
+    this.rule.addEventListener('change', () => this.refresh());
+    this.start.addEventListener('click', () => this.fill());
+    this.zip.addEventListener('click', () => save(this.server.address(`batches/${this.number}/filled.zip`), 'filled.zip'));
+  }
+
+  open() {
+    this.refresh();
+    this.dialog.showModal();
+  }
+
+  async take(kind, files) {
+    this.say('batch', '');
+    const failed = [];
+    this.busy = true;
+    for (const [index, file] of files.entries()) {
+      this.refresh(`Sending ${index + 1} of ${files.length}…`);
+      try {
+        this.number ??= (await this.server.ask('POST', 'batches')).batch;
+        this.counts = await this.server.ask('POST', `batches/${this.number}/${kind}?name=${encodeURIComponent(file.name)}`, file);
+      } catch (error) {
+        failed.push(error.message);
+      }
+    }
+    this.busy = false;
+    this.refresh();
+    if (failed.length) this.say('batch', failed.slice(0, 3).join(' '));
+  }
+
+  refresh(words) {
+    const { photos, masks } = this.counts;
+    const kinds = this.rule.checked ? 'scratches found in each' : count(masks, 'mask');
+    this.note.textContent = words ?? (photos || masks ? `${count(photos, 'photo')}, ${kinds}.` : '');
+    this.start.disabled = this.busy || !photos || !(masks || this.rule.checked);
+  }
+
+  async fill() {
+    this.say('batch', '');
+    this.zip.hidden = true;
+    this.busy = true;
+    this.track.hidden = false;
+    const rule = this.rule.checked ? `?rule=${this.rule.value}` : '';
+    try {
+      const last = await this.server.follow('POST', `batches/${this.number}/fills${rule}`, undefined, (line) => this.tell(line));
+      if (last.state !== 'done') throw new Error(last.error ?? 'The photos were not filled; try again.');
+      this.busy = false;
+      this.refresh(`${count(last.filled, 'photo')} filled.`);
+      this.zip.hidden = !last.filled;
+      if (last.failed.length) this.say('batch', last.failed.map(({ photo, error }) => `${photo}: ${error}`).slice(0, 5).join(' · '));
+    } catch (error) {
+      this.busy = false;
+      this.refresh();
+      this.say('batch', error.message);
+    }
+    this.track.hidden = true;
+  }
+
+  tell({ photo, number = 0, of = 0, done = 0, packing }) {
+    const share = packing ? 1 : (number + done) / Math.max(1, of);
+    this.track.firstElementChild.style.width = `${100 * share}%`;
+    this.track.setAttribute('aria-valuenow', Math.round(100 * share));
+    this.refresh(packing ? 'Packing…' : `Filling ${number + 1} of ${of}: ${photo}`);
+  }
+}
+
+function count(number, what) {
+  return `${number} ${what}${number === 1 ? '' : 's'}`;
+}
+
+export function save(address, name) {
+  const link = document.createElement('a');
+  [link.href, link.download] = [address, name];
+  link.click();
+}
+
+// All files that were dropped, those inside folders too.
+export async function filesOf(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
+  const files = [];
+  const walk = async (entry) => {
+    if (entry.name.startsWith('.')) return;
+    if (entry.isFile) files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    else {
+      const reader = entry.createReader();
+      // A reader gives a hundred at a time.
+      for (;;) {
+        const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!some.length) break;
+        for (const one of some) await walk(one);
+      }
+    }
+  };
+  for (const entry of entries) await walk(entry);
+  return files;
+}

@@ -1,0 +1,153 @@
+// Buttons, keys, and files that are dropped or pasted: each calls one thing of the page.
+
+import { filesOf } from './batch.js';
+
+export class Controls {
+  constructor(page) {
+    this.page = page;
+    const act = {
+      choose: () => this.page.find('.rn-file').click(),
+      undo: () => this.page.undo(),
+      redo: () => this.page.timeline.redo(),
+      clear: () => this.page.timeline.items.length && this.page.timeline.add({ kind: 'clear' }),
+      in: () => this.page.view.zoom(1.5, ...this.centre()),
+      out: () => this.page.view.zoom(1 / 1.5, ...this.centre()),
+      fit: () => this.page.view.fit(),
+      fill: () => this.page.fills.fill(),
+      another: () => this.page.fills.another(),
+      cancel: () => this.page.fills.cancel(),
+      download: () => this.page.download(),
+      load: () => this.chooseMask(''),
+      inverted: () => this.chooseMask('invert=1'),
+      scratches: () => this.page.addMask('rule=auto:scratches'),
+      save: () => this.page.saveMask(),
+      batch: () => this.page.batch.open(),
+      regions: () => this.page.showRegions(),
+      help: () => this.page.find('.rn-help').showModal(),
+      theme: () => this.page.memory.prefer({ dark: document.body.classList.toggle('dark') }),
+      close: (button) => button.closest('dialog').close(),
+    };
+    this.act = act;
+    this.page.element.addEventListener('click', (event) => {
+      const button = event.target.closest('button');
+      const menu = this.page.find('.rn-menu');
+      if (menu.open && (!event.target.closest('.rn-menu') || event.target.closest('.rn-list button, a'))) menu.open = false;
+      if (!button) return;
+      if (button.dataset.tool) this.choose(button.dataset.tool);
+      if (button.dataset.do) act[button.dataset.do]?.(button);
+      if (button.dataset.number) this.page.goTo(button.dataset.number);
+      if (button.dataset.example) this.page.opening(`examples/${button.dataset.example}`);
+    });
+    this.page.find('.rn-file').addEventListener('change', ({ target }) => {
+      this.page.open(target.files[0]);
+      target.value = '';
+    });
+    this.page.find('.rn-mask-file').addEventListener('change', ({ target }) => {
+      if (target.files[0]) this.page.addMask(`${this.maskQuery}&name=${encodeURIComponent(target.files[0].name)}`, target.files[0]);
+      target.value = '';
+    });
+    this.page.brush.addEventListener('input', () => {
+      this.page.memory.prefer({ size: Number(this.page.brush.value) });
+      if (this.page.hand.cursorAt) this.page.hand.showCursor(this.page.hand.cursorAt);
+    });
+    this.page.auto.addEventListener('change', () => this.page.memory.prefer({ auto: this.page.auto.checked }));
+    this.page.compare.addEventListener('input', () => this.page.setSplit(this.page.splitOf(Number(this.page.compare.value) / 1000)));
+    const before = this.page.find('[data-do=compare]');
+    before.addEventListener('pointerdown', () => this.page.holdBefore(true));
+    for (const name of ['pointerup', 'pointerleave', 'pointercancel', 'blur']) before.addEventListener(name, () => this.page.holdBefore(false));
+    before.addEventListener('keydown', (event) => [' ', 'Enter'].includes(event.key) && this.page.holdBefore(true));
+    before.addEventListener('keyup', () => this.page.holdBefore(false));
+    this.connectKeys();
+    this.connectDrops();
+  }
+
+  centre() {
+    return this.page.hand.keyboard ? this.page.view.toStage(this.page.hand.keyboard.at) : [];
+  }
+
+  choose(tool) {
+    for (const button of this.page.element.querySelectorAll('[data-tool]'))
+      button.setAttribute('aria-pressed', button.dataset.tool === tool);
+  }
+
+  chooseMask(query) {
+    this.maskQuery = query;
+    this.page.find('.rn-mask-file').click();
+  }
+
+  resizeBrush(factor) {
+    const size = Number(this.page.brush.value);
+    this.page.brush.value = factor > 1 ? Math.max(size * factor, size + 1) : size * factor;
+    this.page.brush.dispatchEvent(new Event('input'));
+  }
+
+  connectKeys() {
+    const { act } = this;
+    const keys = {
+      b: () => this.choose('brush'),
+      e: () => this.choose('eraser'),
+      '[': () => this.resizeBrush(1 / 1.25),
+      ']': () => this.resizeBrush(1.25),
+      '+': act.in,
+      '=': act.in,
+      '-': act.out,
+      0: act.fit,
+      o: act.choose,
+      c: () => this.page.holdBefore(Boolean(this.page.timeline.picture?.box)),
+      Delete: act.clear,
+      '?': act.help,
+      Escape: () => this.page.hand.dropKeyboard() || this.page.fills.cancel(),
+    };
+    const controlKeys = { z: act.undo, y: act.redo, Z: act.redo, s: act.download, Enter: act.fill };
+    let walks = false;
+    document.addEventListener('pointerdown', () => (walks = false), true);
+    document.addEventListener('keydown', (event) => {
+      walks ||= event.key === 'Tab';
+      const typing = event.target.closest?.('textarea, select, input:not([type=range], [type=checkbox]), dialog');
+      if (typing || event.altKey || !this.page.element.isConnected) return;
+      if (event.key === ' ') {
+        // Who walks with the keyboard presses what is marked; who clicked it means the photo.
+        if (walks && event.target.closest?.('button, input, summary, a')) return;
+        event.preventDefault();
+        this.page.hand.space = true;
+        this.page.stage.classList.add('rn-space');
+        return;
+      }
+      const action = (event.ctrlKey || event.metaKey ? controlKeys : keys)[event.key];
+      if (!action) return;
+      event.preventDefault();
+      if (event.key === 'Enter') this.page.hand.liftKeyboard();
+      action();
+    });
+    document.addEventListener('keyup', (event) => {
+      if (event.key === 'c') this.page.holdBefore(false);
+      if (event.key !== ' ') return;
+      this.page.hand.space = false;
+      this.page.stage.classList.remove('rn-space');
+    });
+    window.addEventListener('blur', () => this.page.holdBefore(false));
+  }
+
+  connectDrops() {
+    document.addEventListener('paste', (event) => {
+      const file = [...(event.clipboardData?.files ?? [])].find((item) => item.type.startsWith('image/'));
+      if (!file) return;
+      event.preventDefault();
+      this.page.open(file);
+    });
+    const drags = (on) => (event) => {
+      event.preventDefault();
+      this.page.element.classList.toggle('rn-over', on);
+    };
+    this.page.element.addEventListener('dragover', drags(true));
+    this.page.element.addEventListener('dragleave', drags(false));
+    this.page.element.addEventListener('drop', async (event) => {
+      drags(false)(event);
+      const files = await filesOf(event.dataTransfer);
+      if (files.length === 1 && !/\.zip$/i.test(files[0].name)) return this.page.open(files[0]);
+      if (!files.length) return undefined;
+      this.page.batch.open();
+      return this.page.batch.take('photos', files);
+    });
+  }
+}

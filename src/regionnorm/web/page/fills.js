@@ -1,0 +1,141 @@
+// Fills on their way: one at a time, seen, cancelled, and put where they belong when they come.
+
+import { boundsOf, exportMask } from './mask.js';
+
+export class Fills {
+  // `page` has `server`, `timeline`, `view`, `say(place, text)`, `arrived(picture)`, `changed()`.
+  constructor(element, page) {
+    this.page = page;
+    this.box = element.querySelector('.rn-progress');
+    this.track = this.box.querySelector('.rn-track');
+    this.doing = this.box.querySelector('.rn-doing');
+    this.running = null; // {picture, mark, auto, near, stop, job}
+  }
+
+  // Fill what is painted. `auto`: because the hand let go.
+  async fill(auto = false) {
+    const { timeline, view, say } = this.page;
+    const picture = timeline.picture;
+    if (!picture) return say('photo', 'There is no photo yet. Choose one first.');
+    this.leave();
+    if (this.running) return undefined;
+    const items = timeline.items;
+    const mark = timeline.steps[timeline.at - 1];
+    const running = this.begin({ mark, auto, near: boundsOf(items, picture.canvas) });
+    const mask = await exportMask(items, picture.canvas, view.masks);
+    if (this.running !== running) return undefined;
+    if (!mask) {
+      this.end(running);
+      if (!auto) say('fill', 'Nothing is painted yet. Paint over what should go.');
+      return undefined;
+    }
+    const path = `pictures/${picture.number}/fills?left=${mask.left}&top=${mask.top}`;
+    return this.work(running, 'POST', path, mask.blob);
+  }
+
+  // Fill the same once more in another way.
+  another() {
+    const { timeline } = this.page;
+    this.leave();
+    if (this.running || !timeline.picture) return undefined;
+    const mark = timeline.steps[timeline.start - 1];
+    return this.work(this.begin({ mark, auto: false, near: null }), 'POST', `pictures/${timeline.picture.number}/variants`);
+  }
+
+  // Go on waiting for what was running before a reload.
+  resume(job, mark) {
+    return this.work(this.begin({ mark, auto: false, near: null, job }), 'GET', `jobs/${job}`);
+  }
+
+  begin(running) {
+    this.running = { picture: this.page.timeline.picture, ...running, stop: new AbortController() };
+    this.page.say('fill', '');
+    this.tell({ state: 'starting' });
+    this.page.changed();
+    return this.running;
+  }
+
+  // A fill of another picture, which the person has left, goes on behind the scenes.
+  leave() {
+    if (this.running && this.running.picture !== this.page.timeline.picture) this.end(this.running);
+  }
+
+  async work(running, method, path, body) {
+    let last;
+    try {
+      const told = (line) => {
+        if (running.job !== line.job) {
+          running.job = line.job;
+          if (running.cancelled) this.forget(running);
+          this.page.changed();
+        }
+        if (this.running === running) this.tell(line);
+      };
+      last = await this.page.server.follow(method, path, body, told, running.stop.signal);
+    } catch (error) {
+      last = { state: error.name === 'AbortError' ? 'cancelled' : 'failed', error: error.message };
+    }
+    if (last.picture) await this.page.arrived(last.picture, running.mark, this.running !== running);
+    const left = this.running !== running;
+    this.end(running);
+    if (running.cancelled || left) return last;
+    if (last.state === 'failed') this.page.say('fill', last.error);
+    else if (last.state === 'cancelled') this.page.say('fill', 'The fill was stopped.');
+    this.page.finished(last.state === 'done', running.auto);
+    return last;
+  }
+
+  end(running) {
+    if (this.running !== running) return;
+    this.running = null;
+    this.box.hidden = true;
+    this.page.changed();
+  }
+
+  // Stop what runs; nothing of it will be shown.
+  cancel() {
+    const running = this.running;
+    if (!running) return;
+    running.cancelled = true;
+    running.stop.abort();
+    this.forget(running);
+    this.end(running);
+  }
+
+  forget({ job }) {
+    if (job) this.page.server.ask('DELETE', `jobs/${job}`).catch(() => {});
+  }
+
+  // The hand let go while a fill ran that it had started: more of the same object begins it anew,
+  // anything else waits for its turn.
+  painted(stroke) {
+    this.leave();
+    const running = this.running;
+    if (!running) return this.fill(true);
+    const bounds = boundsOf([stroke], this.page.timeline.picture.canvas);
+    if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, stroke.width)) return undefined;
+    this.cancel();
+    return this.fill(true);
+  }
+
+  tell({ state, ahead = 0, done = 0, left = 0 }) {
+    this.box.hidden = false;
+    const percent = Math.round(100 * done);
+    this.track.setAttribute('aria-valuenow', percent);
+    this.track.setAttribute('aria-label', 'Filling');
+    this.track.classList.toggle('rn-busy', state !== 'running');
+    this.track.firstElementChild.style.width = `${percent}%`;
+    const time = left >= 90 ? `${Math.round(left / 60)} min` : `${Math.max(1, Math.round(left))} s`;
+    const words = {
+      starting: 'Filling…',
+      waiting: `${ahead ? `${ahead} before you` : 'You are next'} · about ${time}`,
+      running: `Filling · about ${time} left`,
+    }[state];
+    // Screen readers say every change; once in five seconds is enough.
+    if (this.doing.textContent !== words) this.doing.textContent = words;
+  }
+}
+
+function meet([left, top, right, bottom], [l, t, r, b], reach) {
+  return l - reach < right && r + reach > left && t - reach < bottom && b + reach > top;
+}

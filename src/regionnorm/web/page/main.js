@@ -1,0 +1,345 @@
+// The page: what its buttons and keys do, and what it shows. Other files know nothing of this one.
+
+import { Batch, save } from './batch.js';
+import { Bitmaps } from './bitmaps.js';
+import { Controls } from './controls.js';
+import { Fills } from './fills.js';
+import { Hand } from './hand.js';
+import { shareOf, wholeMask } from './mask.js';
+import { Memory } from './memory.js';
+import { Server } from './server.js';
+import { Timeline } from './timeline.js';
+import { View } from './view.js';
+
+const KNOB = 74; // pixels, as in page.css
+
+export async function start(root, base) {
+  const page = new Page(root.querySelector('.rn-app'), base);
+  window.regionnorm = page; // for tests, and for who looks with the browser's tools
+  await page.memory.restore();
+}
+
+class Page {
+  constructor(element, base) {
+    this.element = element;
+    this.modules = new URL('.', import.meta.url).href;
+    this.find = (selector) => element.querySelector(selector);
+    this.stage = this.find('.rn-stage');
+    this.brush = this.find('.rn-brush input');
+    this.auto = this.find('.rn-auto input');
+    this.compare = this.find('.rn-compare input');
+    this.tool = 'brush';
+    this.server = new Server(base);
+    this.pictures = []; // what the server keeps, latest first
+    this.bitmaps = new Bitmaps(this);
+    this.say = this.say.bind(this);
+    this.timeline = new Timeline(() => this.changed());
+    this.view = new View(this.stage, (layers) => this.bitmaps.sharpen(layers));
+    this.view.onDraw = () => this.drawn();
+    this.fills = new Fills(element, this);
+    this.hand = new Hand(this.stage, this.view, {
+      ready: () => Boolean(this.timeline.picture),
+      width: () => Number(this.brush.value),
+      painted: (stroke) => this.painted(stroke),
+      touched: () => this.setSplit(0),
+      tell: (words) => (this.find('.rn-size').textContent = words),
+      get tool() {
+        return element.querySelector('[data-tool][aria-pressed=true]').dataset.tool;
+      },
+    });
+    this.batch = new Batch(this.find('.rn-batch'), this.server, this.say);
+    this.memory = new Memory(this);
+    this.memory.choices();
+    this.controls = new Controls(this);
+    this.showExamples();
+  }
+
+  // --- photos in ---------------------------------------------------------------------------------
+
+  async open(file) {
+    if (!file) return;
+    await this.opening(`photos?name=${encodeURIComponent(file.name || 'photo.png')}`, file, file.name);
+  }
+
+  async opening(path, body, name) {
+    this.say('photo', '');
+    this.element.classList.add('rn-opening');
+    const turn = (this.turn = {});
+    try {
+      const picture = await this.server.ask('POST', path, body);
+      this.pictures.unshift(picture);
+      await this.bitmaps.load(picture.number);
+      // Who chose another one meanwhile wants that one.
+      if (this.turn === turn) this.timeline.add({ kind: 'picture', picture });
+    } catch (error) {
+      if (this.turn === turn) this.say('photo', error.message);
+    } finally {
+      if (this.turn === turn) this.element.classList.remove('rn-opening');
+    }
+    await this.update();
+  }
+
+  // --- masks -------------------------------------------------------------------------------------
+
+  async addMask(query, file) {
+    this.say('photo', '');
+    const picture = this.timeline.picture;
+    if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
+    try {
+      const told = await this.server.ask('POST', `pictures/${picture.number}/masks?${query}`, file);
+      await this.bitmaps.loadMask(told.mask, picture);
+      if (this.timeline.picture !== picture) return undefined;
+      this.timeline.add({ kind: 'mask', number: told.mask });
+      if (told.warnings.length) this.say('photo', `The mask is loaded. Note: ${told.warnings.join('. ')}.`);
+    } catch (error) {
+      this.say('photo', error.message);
+    }
+    return undefined;
+  }
+
+  async saveMask() {
+    const { picture, items } = this.timeline;
+    if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
+    const address = URL.createObjectURL(await wholeMask(items, picture, this.view.masks));
+    save(address, `${picture.name.replace(/\.[^.]*$/, '')}-mask.png`);
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    return undefined;
+  }
+
+  // --- painted, filled ---------------------------------------------------------------------------
+
+  painted(stroke) {
+    this.timeline.add(stroke);
+    this.say('fill', '');
+    if (this.auto.checked && !stroke.erase) this.fills.painted(stroke);
+  }
+
+  async arrived(picture, mark, late) {
+    this.pictures.unshift(picture);
+    try {
+      await this.bitmaps.load(picture.number);
+    } catch {
+      // It can still be fetched when it is wanted.
+    }
+    // Whoever has gone on to another photo stays there; the fill is among the thumbnails.
+    if (!late) this.timeline.insert(mark, picture);
+    await this.update();
+  }
+
+  finished(done, auto) {
+    if (done && auto && this.auto.checked && this.timeline.items.some((item) => item.kind === 'stroke' && !item.erase)) {
+      this.fills.fill(true);
+      return;
+    }
+    if (this.saves && done) this.download();
+    this.saves = false;
+  }
+
+  undo() {
+    const running = this.fills.running;
+    if (running && running.mark === this.timeline.steps[this.timeline.at - 1]) this.fills.cancel();
+    else this.timeline.undo();
+  }
+
+  async goTo(number) {
+    const picture = this.pictures.find((one) => one.number === number);
+    if (!picture || picture.number === this.timeline.picture?.number) return;
+    try {
+      await this.bitmaps.load(number);
+      this.timeline.add({ kind: 'picture', picture });
+    } catch (error) {
+      this.say('photo', error.message);
+      await this.update();
+    }
+  }
+
+  download() {
+    const picture = this.timeline.picture;
+    if (!picture) return;
+    this.fills.leave();
+    if (this.fills.running) {
+      // What is on its way belongs to it.
+      this.saves = true;
+      this.changed();
+      return;
+    }
+    save(this.server.address(`pictures/${picture.number}/file`), picture.name);
+  }
+
+  // What the server keeps: it lets the oldest go.
+  async update() {
+    try {
+      this.pictures = (await this.server.ask('GET', '')).pictures;
+    } catch {
+      return;
+    }
+    this.timeline.keep(new Set(this.pictures.map((picture) => picture.number)));
+    this.showHistory();
+    this.changed();
+  }
+
+  // --- what is shown -----------------------------------------------------------------------------
+
+  changed() {
+    const { timeline, view, fills } = this;
+    const picture = timeline.picture;
+    const enable = (name, on) => (this.find(`[data-do=${name}]`).disabled = !on);
+    enable('undo', timeline.canUndo || fills.running);
+    enable('redo', timeline.canRedo);
+    enable('clear', timeline.items.length);
+    enable('fill', !fills.running);
+    enable('another', !fills.running);
+    enable('download', picture);
+    for (const name of ['in', 'out', 'fit', 'save', 'scratches', 'load', 'inverted']) enable(name, picture);
+    const filled = Boolean(picture?.box);
+    for (const selector of ['[data-do=another]', '[data-do=compare]', '.rn-compare']) this.find(selector).hidden = !filled;
+    this.find('.rn-download').classList.toggle('rn-strong', filled);
+    this.find('[data-do=fill]').classList.toggle('rn-strong', !filled || timeline.items.length > 0);
+    this.find('.rn-download').textContent = this.saves ? 'Saving…' : 'Download';
+    this.element.classList.toggle('rn-open', Boolean(picture));
+    for (const button of this.element.querySelectorAll('.rn-history button'))
+      button.setAttribute('aria-current', button.dataset.number === picture?.number);
+    view.items = timeline.items;
+    view.refresh('mask');
+    if (picture) this.showPicture(picture);
+    else view.show(view.size ?? [1, 1], null, null);
+    this.showSize();
+    this.memory.keep();
+  }
+
+  async showPicture(picture) {
+    const turn = (this.showing = {});
+    try {
+      for (const item of this.timeline.items)
+        if (item.kind === 'mask') await this.bitmaps.loadMask(item.number, picture);
+      const layers = await this.bitmaps.load(picture.number, picture);
+      const before = picture.box ? await this.bitmaps.load(picture.origin) : null;
+      if (this.showing !== turn) return;
+      this.view.show(picture.canvas, layers, before);
+      this.view.refresh('mask');
+    } catch (error) {
+      if (this.showing === turn) this.say('photo', error.message);
+    }
+  }
+
+  // Counting what is painted waits until the hand rests.
+  showSize() {
+    clearTimeout(this.counting);
+    const { picture } = this.timeline;
+    const size = this.find('.rn-size');
+    if (!picture) size.textContent = '';
+    else
+      this.counting = setTimeout(() => {
+        const { items } = this.timeline;
+        const share = items.length ? shareOf(items, picture.canvas, this.view.masks) : 0;
+        const painted = share ? ` · ${(100 * share).toFixed(share < 0.1 ? 1 : 0)} % painted` : '';
+        size.textContent = `${picture.width} × ${picture.height}${painted}`;
+      }, 120);
+  }
+
+  showHistory() {
+    const list = this.find('.rn-history');
+    list.hidden = !this.pictures.length;
+    list.replaceChildren(
+      ...this.pictures.map((picture) => {
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.dataset.number = picture.number;
+        button.title = `Go back to ${picture.name}`;
+        const small = document.createElement('img');
+        [small.src, small.alt] = [this.server.address(`pictures/${picture.number}/small`), ''];
+        const name = document.createElement('span');
+        name.textContent = picture.name;
+        button.append(small, name);
+        return button;
+      }),
+    );
+  }
+
+  showExamples() {
+    const names = JSON.parse(this.element.dataset.examples);
+    this.find('.rn-examples').replaceChildren(
+      ...names.map((name, index) => {
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.dataset.example = index;
+        const small = document.createElement('img');
+        [small.src, small.alt] = [this.server.address(`examples/${index}`), `Try it on: ${name}`];
+        button.append(small);
+        return button;
+      }),
+    );
+  }
+
+  drawn() {
+    const { view } = this;
+    if (!view.size) return;
+    this.find('.rn-zoom').textContent = view.fitted ? 'Fit' : `${Math.round(100 * view.scale)} %`;
+    const line = this.find('.rn-line');
+    line.hidden = !view.split || !view.before;
+    line.style.left = `${100 * view.split}%`;
+  }
+
+  // Where the middle of the slider's knob is, as a share of the stage's width.
+  splitOf(value) {
+    const half = Math.min(0.5, KNOB / 2 / this.view.width);
+    return value ? half + value * (1 - 2 * half) : 0;
+  }
+
+  setSplit(share) {
+    if (this.view.split === share) return;
+    this.view.split = share;
+    if (!share) this.compare.value = 0;
+    this.view.refresh('photo');
+  }
+
+  holdBefore(on) {
+    if (this.view.holdsBefore === on) return;
+    this.view.holdsBefore = on;
+    this.find('[data-do=compare]').setAttribute('aria-pressed', on);
+    this.find('.rn-mask').style.visibility = on ? 'hidden' : '';
+    this.view.refresh('photo');
+  }
+
+  // A line near what it is about, until that is mended or it is closed; '' takes it away.
+  say(place, text) {
+    const box = this.find(`.rn-said[data-place=${place}]`);
+    box.hidden = !text;
+    box.replaceChildren();
+    if (!text) return;
+    const words = document.createElement('span');
+    words.textContent = text;
+    const close = document.createElement('button');
+    close.type = 'button';
+    close.textContent = '×';
+    close.setAttribute('aria-label', 'Close this message');
+    close.addEventListener('click', () => this.say(place, ''));
+    box.append(words, close);
+  }
+
+  async showRegions() {
+    const dialog = this.find('.rn-regions');
+    const [note, grid] = [dialog.querySelector('.rn-note'), dialog.querySelector('.rn-grid')];
+    grid.replaceChildren();
+    dialog.showModal();
+    const picture = this.timeline.picture;
+    if (!picture?.box) {
+      note.textContent = 'Fill something first; then the regions of that photo are shown here.';
+      return;
+    }
+    note.textContent = 'Looking…';
+    try {
+      const last = await this.server.follow('POST', `pictures/${picture.number}/regions`, undefined, () => {});
+      note.textContent = last.summary ?? last.error;
+      for (const { src, caption } of last.regions ?? []) {
+        const figure = document.createElement('figure');
+        const [image, words] = [document.createElement('img'), document.createElement('figcaption')];
+        [image.src, image.alt, words.textContent] = [src, `Region of layer ${caption}`, caption];
+        figure.append(image, words);
+        grid.append(figure);
+      }
+    } catch (error) {
+      note.textContent = error.message;
+    }
+  }
+}

@@ -1,0 +1,80 @@
+// What the browser remembers: choices between visits, and during one, through a reload, everything.
+
+const STORE = 'regionnorm';
+
+export class Memory {
+  constructor(page) {
+    this.page = page;
+    this.restored = false;
+    window.addEventListener('pagehide', () => this.restored && this.keepNow());
+  }
+
+  choices() {
+    const kept = read(localStorage);
+    this.page.auto.checked = kept.auto ?? true;
+    this.page.brush.value = kept.size ?? 40;
+    if (kept.dark !== undefined) document.body.classList.toggle('dark', kept.dark);
+  }
+
+  prefer(choice) {
+    write(localStorage, { ...read(localStorage), ...choice });
+  }
+
+  keep() {
+    if (!this.restored) return;
+    clearTimeout(this.keeping);
+    this.keeping = setTimeout(() => this.keepNow(), 300);
+  }
+
+  keepNow() {
+    const { steps, at } = this.page.timeline;
+    const { running } = this.page.fills;
+    const mark = running ? steps.indexOf(running.mark) : -1;
+    write(sessionStorage, { visitor: this.page.server.visitor, steps, at, job: running?.job, mark }, (kept) => {
+      // Too much for the browser: the last picture and what is painted on it.
+      const { start } = this.page.timeline;
+      return { ...kept, steps: steps.slice(start - 1, at), at: at - start + 1, job: undefined };
+    });
+  }
+
+  async restore() {
+    const kept = read(sessionStorage);
+    try {
+      const told = await this.page.server.come(kept.visitor);
+      this.page.pictures = told.pictures;
+      // What is filling belongs to the page that asked for it.
+      if (kept.visitor === this.page.server.visitor && kept.steps) {
+        this.page.timeline.steps = kept.steps;
+        this.page.timeline.at = kept.at;
+        this.page.timeline.keep(new Set(told.pictures.map((picture) => picture.number)));
+        if (kept.job) this.page.fills.resume(kept.job, kept.steps[kept.mark]);
+      } else if (kept.steps?.length) this.page.say('photo', 'Your photos were removed from the server meanwhile. Open one again.');
+      this.restored = true;
+      this.page.showHistory();
+      this.page.changed();
+    } catch (error) {
+      this.page.say('photo', error.message);
+    }
+    this.page.element.dataset.ready = 'true';
+    // The server removes what nobody has asked for in an hour.
+    setInterval(() => this.page.server.ask('GET', '').catch(() => {}), 600_000);
+  }
+}
+
+function read(store) {
+  try {
+    return JSON.parse(store.getItem(STORE)) ?? {};
+  } catch {
+    return {}; // private windows may refuse
+  }
+}
+
+function write(store, value, shorter) {
+  // A tenth of a pixel is enough, and a third of the room.
+  const rounded = (key, one) => (typeof one === 'number' ? Math.round(10 * one) / 10 : one);
+  try {
+    store.setItem(STORE, JSON.stringify(value, rounded));
+  } catch {
+    if (shorter) write(store, shorter(value));
+  }
+}

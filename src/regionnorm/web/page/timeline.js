@@ -1,0 +1,91 @@
+// Everything that was done, in one line that undo and redo walk along.
+//
+// A step is a picture that is painted on from then on ({kind: 'picture', picture}: opened, filled or
+// gone back to), or something painted: {kind: 'stroke', erase, width, points}, {kind: 'mask', number},
+// {kind: 'clear'}. Points are in pixels of the mask, so that the display's size never matters.
+
+const MOST = 400;
+
+export class Timeline {
+  constructor(changed) {
+    this.steps = [];
+    this.at = 0; // steps in effect
+    this.changed = changed;
+  }
+
+  get picture() {
+    return this.steps[this.start - 1]?.picture ?? null;
+  }
+
+  // Where what is painted on the current picture begins.
+  get start() {
+    let index = this.at;
+    while (index > 0 && this.steps[index - 1].kind !== 'picture') index--;
+    return index;
+  }
+
+  // What is painted on the current picture, without what was cleared.
+  get items() {
+    const items = this.steps.slice(this.start, this.at);
+    return items.slice(items.map((item) => item.kind).lastIndexOf('clear') + 1);
+  }
+
+  get canUndo() {
+    return this.at > 1;
+  }
+
+  get canRedo() {
+    return this.at < this.steps.length;
+  }
+
+  add(step) {
+    this.steps.splice(this.at, Infinity, step);
+    this.at++;
+    this.trim();
+    this.changed();
+  }
+
+  // A fill has come back: what was painted meanwhile, after `mark`, is painted on it.
+  // Returns false where `mark` is not in effect any more.
+  insert(mark, picture) {
+    const index = this.steps.lastIndexOf(mark, this.at - 1);
+    if (index < 0 || this.steps.slice(index + 1, this.at).some((step) => step.kind === 'picture')) return false;
+    this.steps.splice(this.at); // what was undone meanwhile belongs to the picture before
+    this.steps.splice(index + 1, 0, { kind: 'picture', picture });
+    this.at++;
+    this.changed();
+    return true;
+  }
+
+  undo() {
+    if (!this.canUndo) return;
+    this.at--;
+    this.changed();
+  }
+
+  redo() {
+    if (!this.canRedo) return;
+    this.at++;
+    this.changed();
+  }
+
+  // The server keeps a number of pictures; steps that lead to others lead nowhere.
+  keep(numbers) {
+    const before = this.steps.length;
+    let first = this.steps.findLastIndex((step) => step.kind === 'picture' && !numbers.has(step.picture.number)) + 1;
+    while (first < this.steps.length && this.steps[first].kind !== 'picture') first++;
+    this.steps.splice(0, first);
+    this.at = Math.max(0, this.at - first);
+    if (this.at === 0 && this.steps.length) this.at = 1;
+    if (this.steps.length !== before) this.changed();
+  }
+
+  trim() {
+    if (this.steps.length <= MOST) return;
+    const pictures = this.steps.map((step, index) => (step.kind === 'picture' ? index : -1)).filter((index) => index > 0);
+    const first = pictures.find((index) => this.steps.length - index <= MOST);
+    if (first === undefined || first >= this.at) return;
+    this.steps.splice(0, first);
+    this.at -= first;
+  }
+}

@@ -1,0 +1,223 @@
+"""Photos, masks and fills as files: checked, read, filled, and made small for a screen."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from regionnorm.filling.inpainter import Fill, Inpainter, inpaint_path
+from regionnorm.imaging import mask_to_array, read_image, write_image
+from regionnorm.photo import Photo
+from regionnorm.web.visitors import Box, Picture
+
+__all__ = [
+    "box_of",
+    "canvas_of",
+    "decode_mask",
+    "encoded",
+    "fill_file",
+    "patch",
+    "read_preview",
+    "thumbnail",
+    "to_data_url",
+    "work_of",
+]
+
+Hole = npt.NDArray[np.bool_]
+
+# Phones refuse larger canvases; larger photos are painted on at a smaller scale.
+_CANVAS_PIXELS = 4096 * 4096
+_EXACT_PIXELS = 3_000_000  # of a patch that is sent without loss
+_AROUND = 0.35  # of the changed part's size, shown around it on a thumbnail
+
+
+def canvas_of(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the mask that the page paints: the photo's up to 16 megapixels."""
+    width, height = size
+    scale = min(1.0, math.sqrt(_CANVAS_PIXELS / max(1, width * height)))
+    return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+def decode_mask(data: bytes, corner: tuple[int, int], size: tuple[int, int]) -> Hole:
+    """Turn the page's mask into bool ``[H, W]`` of the photo's size, True = hole.
+
+    Args:
+        data: A PNG of the painted part of :func:`canvas_of`, white = hole.
+        corner: Where its left upper corner lies.
+        size: The photo's width and height.
+
+    Raises:
+        ValueError: It is no such picture, or reaches beyond the photo.
+    """
+    left, top = corner
+    width, height = canvas_of(size)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            # Before its pixels are decoded: a small file can hold a huge picture.
+            fits = min(corner) >= 0 and left + image.width <= width and top + image.height <= height
+            part = image.convert("L") if fits else None
+            given = image.size
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("the mask is no PNG picture; reload the page") from error
+    if part is None:
+        raise ValueError(
+            f"the mask is {given[0]}x{given[1]} from ({left}, {top}), beyond {width}x{height}; "
+            "reload the page"
+        )
+    mask = Image.new("L", (width, height))
+    mask.paste(part, corner)
+    if mask.size != size:
+        mask = mask.resize(size, Image.Resampling.BILINEAR)
+    hole = mask_to_array(mask)
+    if not hole.any():
+        raise ValueError("nothing is painted yet; paint over what should go")
+    if hole.all():
+        raise ValueError("everything is painted over; leave something of the photo to fill from")
+    return hole
+
+
+def work_of(hole: Hole) -> float:
+    """How long a fill takes, in units that are about the same for all photos."""
+    return 0.05 + hole.size / 40e6 + np.count_nonzero(hole) / 1e6
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One variant of an inpainter's fills; others may ask the same inpainter for theirs."""
+
+    inpainter: Inpainter
+    number: int
+
+    def __call__(self, image: Image.Image, hole: Hole) -> Image.Image:
+        return self.inpainter(image, hole, variant=self.number)
+
+    def fill_photo(
+        self,
+        photo: Photo,
+        hole: Hole,
+        *,
+        opaque: bool,
+        cover: npt.NDArray[np.uint8] | None = None,
+    ) -> Photo:
+        return self.inpainter.fill_photo(
+            photo, hole, opaque=opaque, cover=cover, variant=self.number
+        )
+
+
+def fill_file(
+    inpainter: Inpainter, photo: Path, mask: Path | str, folder: Path, variant: int = 0
+) -> Path:
+    """Fill a photo and write the result into ``folder``, in the photo's format and size.
+
+    Args:
+        inpainter: What fills the hole.
+        photo: The photo.
+        mask: The mask, of the photo's size; white = hole; or a rule that makes it.
+        folder: An empty folder, which is removed if nothing can be written.
+        variant: As for a call of the inpainter.
+
+    Returns:
+        The file, called ``<photo>-filled``, variants of it ``-filled-2`` and so on, with the
+        photo's suffix (``.png`` where that format cannot hold the result).
+
+    Raises:
+        ValueError: The photo or the mask cannot be used; one line says why.
+        Stopped: Nobody wants it any more.
+    """
+    fill: Fill = _Variant(inpainter, variant) if variant else inpainter
+    try:
+        report = inpaint_path(fill, photo, mask, folder)
+        for _, reason in report.failed:
+            raise ValueError(reason)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    written = Path(report.done[0])
+    number = f"-{variant + 1}" if variant else ""
+    return written.rename(written.with_name(f"{photo.stem}-filled{number}{written.suffix}"))
+
+
+def read_preview(path: Path, side: int | None) -> tuple[tuple[int, int], Image.Image]:
+    """Read a photo upright; returns its size, and the photo as RGB, ``side`` pixels at most.
+
+    Transparent pixels are shown on white.
+    """
+    image = read_image(path)
+    size = image.size
+    if side is not None and max(size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
+    if image.mode in ("LA", "RGBA"):
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return size, image.convert("RGB")
+
+
+def encoded(path: Path, side: int | None) -> Path:
+    """A JPEG of a picture for the screen, ``side`` pixels at most; made once, beside it."""
+    made = _beside(path) / f"view-{side or 'whole'}.jpg"
+    if not made.is_file():
+        write_image(read_preview(path, side)[1], made)
+    return made
+
+
+def patch(picture: Picture) -> Path:
+    """What a fill changed, as an image of its box; made once, beside it."""
+    assert picture.box is not None
+    left, top, right, bottom = picture.box
+    exact = (right - left) * (bottom - top) <= _EXACT_PIXELS
+    made = _beside(picture.path) / f"patch.{'png' if exact else 'jpg'}"
+    if not made.is_file():
+        write_image(read_preview(picture.path, None)[1].crop(picture.box), made)
+    return made
+
+
+def thumbnail(picture: Picture, side: int) -> Path:
+    """A small picture: of a fill the part that it changed, with something around it."""
+    made = _beside(picture.path) / f"small-{side}.jpg"
+    if not made.is_file():
+        image = read_preview(picture.path, None if picture.box else side)[1]
+        if picture.box:
+            image = image.crop(_around(picture.box, picture.size))
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
+        write_image(image, made)
+    return made
+
+
+def _beside(path: Path) -> Path:
+    """Where what is made from a file lies: its own name may be any."""
+    return path.parent / "made"
+
+
+def _around(box: Box, size: tuple[int, int]) -> Box:
+    """A square with the box in its middle, as far as the photo goes."""
+    left, top, right, bottom = box
+    half = max(48, round((0.5 + _AROUND) * max(right - left, bottom - top)))
+    across, down = (left + right) // 2, (top + bottom) // 2
+    return (
+        max(0, across - half),
+        max(0, down - half),
+        min(size[0], across + half),
+        min(size[1], down + half),
+    )
+
+
+def box_of(hole: Hole) -> Box:
+    """The smallest box that holds a hole."""
+    rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def to_data_url(image: Image.Image) -> str:
+    """A small picture inside JSON: it reaches this visitor's page and no file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=92)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

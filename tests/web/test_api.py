@@ -1,0 +1,426 @@
+"""What the page asks the running app for: photos, masks, fills, many of them, and who may ask."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionnorm.filling.inpainter import Inpainter
+from regionnorm.filling.stopping import stop_if_asked
+from regionnorm.web.server import AppOptions, running
+
+Maker = Callable[..., Image.Image]
+Lines = list[dict[str, Any]]
+
+stripping_proxy = run_path(str(Path(__file__).with_name("proxy.py")))["stripping_proxy"]
+
+
+@pytest.fixture(scope="module")
+def inpainter(small_weights: Path) -> Inpainter:
+    return Inpainter(small_weights)
+
+
+@pytest.fixture(scope="module")
+def address(inpainter: Inpainter) -> Iterator[str]:
+    with running(inpainter, AppOptions(port=0, max_megapixels=0.05)) as (_, url):
+        yield url
+
+
+class Page:
+    """What the page's script does, without a browser."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self.http = httpx.Client(base_url=f"{address.rstrip('/')}/page/", timeout=120, **options)
+        self.visitor = ""
+
+    def __enter__(self) -> Page:
+        self.visitor = self.http.post("visitors").json()["visitor"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def get(self, path: str) -> httpx.Response:
+        return self.http.get(f"{self.visitor}/{path}".rstrip("/"))
+
+    def post(self, path: str, content: bytes = b"") -> httpx.Response:
+        return self.http.post(f"{self.visitor}/{path}", content=content)
+
+    def open(self, name: str, image: Image.Image) -> dict[str, Any]:
+        told: dict[str, Any] = self.post(f"photos?name={name}", png(image)).json()
+        return told
+
+    def fill(self, picture: dict[str, Any], box: tuple[int, int, int, int]) -> Lines:
+        left, top, right, bottom = box
+        white = png(Image.new("RGB", (right - left, bottom - top), "white"))
+        return lines(self.post(f"pictures/{picture['number']}/fills?left={left}&top={top}", white))
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    with Page(address) as made:
+        yield made
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def lines(answer: httpx.Response) -> Lines:
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def image_of(answer: httpx.Response) -> Image.Image:
+    assert answer.status_code == 200
+    return Image.open(io.BytesIO(answer.content))
+
+
+def pixels(image: Image.Image) -> Any:
+    return np.asarray(image.convert("RGB"))
+
+
+# --- one photo -----------------------------------------------------------------------------------
+
+
+def test_photo_goes_in_and_its_fill_comes_out_whole_and_as_a_patch(
+    page: Page, make_photo: Maker, inpainter: Inpainter
+) -> None:
+    photo = make_photo(90, 60)
+    picture = page.open("a photo.png", photo)
+    assert (picture["name"], picture["width"], picture["canvas"]) == ("a photo.png", 90, [90, 60])
+    told = page.fill(picture, (20, 10, 50, 30))
+    assert {line["state"] for line in told[:-1]} <= {"waiting", "running"}
+    assert all(line["ahead"] == 0 and 0 <= line["done"] <= 1 for line in told[:-1])
+    filled = told[-1]["picture"]
+    assert (told[-1]["state"], filled["box"]) == ("done", [20, 10, 50, 30])
+    hole = np.zeros((60, 90), bool)
+    hole[10:30, 20:50] = True
+    expected = np.asarray(inpainter(photo, hole))
+    saved = page.get(f"pictures/{filled['number']}/file")
+    assert saved.headers["content-disposition"].endswith("''a%20photo-filled.png")
+    assert (pixels(image_of(saved)) == expected).all()
+    shown = image_of(page.get(f"pictures/{filled['number']}/patch"))
+    assert (pixels(shown) == expected[10:30, 20:50]).all()
+    kept = page.get("").json()
+    assert [one["name"] for one in kept["pictures"]] == ["a photo-filled.png", "a photo.png"]
+
+
+def test_what_the_page_sends_wrongly_is_answered_with_one_line(
+    page: Page, address: str, make_photo: Maker
+) -> None:
+    picture = page.open("photo.png", make_photo(60, 40))["number"]
+    answers = {
+        page.post("photos?name=x.png", b"no photo"): (400, "x.png is no image"),
+        page.post("photos?name=x.png"): (400, "x.png is empty"),
+        page.post("photos?name=x.png", bytes(400_001)): (413, "x.png has more than 0 MB"),
+        page.post("photos?name=x.png", png(Image.new("L", (400, 300)))): (400, "400x300"),
+        page.post(f"pictures/{picture}/fills", b"no mask"): (400, "no PNG"),
+        page.post(f"pictures/{picture}/fills?left=x", b""): (400, "left is 'x'"),
+        page.post(f"pictures/{picture}/masks?rule=color:%23fff"): (400, "not known here"),
+        page.post(f"pictures/{picture}/masks?name=m.png", png(Image.new("L", (9, 9)))): (
+            400,
+            "the mask is 9x9 but photo.png is 60x40",
+        ),
+        page.post("pictures/none/fills", b""): (404, "open the photo again"),
+        page.post("examples/99"): (404, "there are 4 examples"),
+        page.get("jobs/none"): (404, "start it again"),
+        page.get("masks/none"): (404, "load it again"),
+        page.get(f"pictures/{picture}/patch"): (404, "not patch"),
+        page.http.get("nobody"): (404, "reload the page"),
+        page.http.get("static/1/main.py"): (404, "no file"),
+    }
+    for answer, (status, words) in answers.items():
+        assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        assert words in answer.json()["error"]
+        assert "\n" not in answer.json()["error"]
+        assert os.environ["GRADIO_TEMP_DIR"] not in answer.text
+    failed = lines(page.post(f"pictures/{picture}/variants"))[-1]
+    assert (failed["state"], "nothing is filled yet" in failed["error"]) == ("failed", True)
+
+
+def test_nobody_reaches_what_is_others(address: str, make_photo: Maker) -> None:
+    with Page(address) as one, Page(address) as two:
+        number = one.open("photo.png", make_photo(60, 40))["number"]
+        assert two.get(f"pictures/{number}/file").status_code == 404
+        assert two.get("").json() == {"pictures": [], "jobs": []}
+
+
+def test_names_of_photos_lead_nowhere(page: Page, make_photo: Maker) -> None:
+    for given, name in {
+        "../../etc/x.png": "x.png",
+        "..\\x.png": "x.png",
+        "a/b:c?.png": "b_c_.png",
+        "": "photo.png",
+        f"{'ü' * 200}.png": f"{'ü' * 60}.png",
+    }.items():
+        answer = page.http.post(
+            f"{page.visitor}/photos", params={"name": given}, content=png(make_photo(30, 20))
+        )
+        assert answer.json()["name"] == name
+
+
+# --- many at once, and those who leave -----------------------------------------------------------
+
+
+class Slow:
+    """Fills that last until they are stopped or let go."""
+
+    def __init__(self) -> None:
+        self.started, self.go_on, self.stopped = (threading.Event() for _ in range(3))
+
+    def __call__(self, image: Image.Image, mask: object) -> Image.Image:
+        self.started.set()
+        try:
+            while not self.go_on.wait(0.01):
+                stop_if_asked()
+        except Exception:
+            self.stopped.set()
+            raise
+        return image
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def slow_address(slow: Slow) -> Iterator[str]:
+    with running(slow, AppOptions(port=0)) as (_, url):  # type: ignore[arg-type]
+        yield url
+        slow.go_on.set()
+
+
+@contextmanager
+def filling(page: Page, picture: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+    """A fill of a few pixels, whose lines are read as they come."""
+    path = f"{page.visitor}/pictures/{picture['number']}/fills?left=4&top=4"
+    white = png(Image.new("L", (9, 9), 255))
+    with page.http.stream("POST", path, content=white) as answer:
+        yield (json.loads(line) for line in answer.iter_lines())
+
+
+def test_leaving_and_cancelling_let_the_next_one_begin_within_a_second(
+    slow: Slow, slow_address: str, make_photo: Maker
+) -> None:
+    with Page(slow_address) as gone, Page(slow_address) as two, Page(slow_address) as three:
+        pictures = [one.open("photo.png", make_photo(60, 40)) for one in (gone, two, three)]
+        with filling(gone, pictures[0]) as first:
+            while next(first)["state"] != "running":
+                pass
+            with filling(two, pictures[1]) as second:
+                told = next(second)
+                assert (told["state"], told["ahead"]) == ("waiting", 1)
+                gone.http.close()
+                began = time.monotonic()
+                first.close()  # type: ignore[attr-defined]
+                told = next(line for line in second if line["state"] == "running")
+                assert time.monotonic() - began < 1.5
+                with filling(three, pictures[2]) as third:
+                    assert next(third)["ahead"] == 1
+                    two.http.delete(f"{two.visitor}/jobs/{told['job']}")
+                    assert list(second)[-1]["state"] == "cancelled"
+                    slow.go_on.set()
+                    assert list(third)[-1]["state"] == "done"
+
+
+def test_page_that_is_loaded_anew_finds_its_fill(
+    slow: Slow, slow_address: str, make_photo: Maker
+) -> None:
+    with Page(slow_address) as page:
+        picture = page.open("photo.png", make_photo(60, 40))
+        with filling(page, picture) as told:
+            job = next(told)["job"]
+        assert page.get("").json()["jobs"] == [job]
+        # Another photo is opened meanwhile; the fill's own files stay.
+        for _ in range(30):
+            page.open("other.png", make_photo(20, 20))
+        slow.go_on.set()
+        assert lines(page.get(f"jobs/{job}"))[-1]["picture"]["name"] == "photo-filled.png"
+
+
+def test_program_that_leaves_lets_the_next_one_begin(
+    slow: Slow, slow_address: str, tmp_path: Path, make_photo: Maker
+) -> None:
+    with httpx.Client(base_url=slow_address, timeout=60) as http, Page(slow_address) as page:
+        paths = http.post(
+            "gradio_api/upload", files=[("files", png(make_photo(40, 30))) for _ in range(2)]
+        ).json()
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+        data[1] = dict(data[0])
+        event = http.post("gradio_api/call/inpaint", json={"data": data}).json()["event_id"]
+        picture = page.open("photo.png", make_photo(60, 40))
+        if slow.started.wait(1):
+            with http.stream("GET", f"gradio_api/call/inpaint/{event}"):
+                pass
+            assert slow.stopped.wait(20)
+        slow.go_on.set()
+        with filling(page, picture) as told:
+            assert list(told)[-1]["state"] == "done"
+
+
+# --- several photos at once ----------------------------------------------------------------------
+
+
+def zipped(**images: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, image in images.items():
+            archive.writestr(f"folder/{name}.png", png(image))
+        archive.writestr("folder/notes.txt", b"no photo")
+        archive.writestr("__MACOSX/folder/._a.png", b"no photo")
+    return buffer.getvalue()
+
+
+def test_zip_of_photos_comes_back_filled_by_one_mask(
+    page: Page, make_photo: Maker, make_mask: Maker, inpainter: Inpainter
+) -> None:
+    photos = {"a": make_photo(50, 40), "b": make_photo(50, 40, seed=1)}
+    batch = f"batches/{page.post('batches').json()['batch']}"
+    assert page.post(f"{batch}/fills").status_code == 400
+    assert page.post(f"{batch}/photos?name=all.zip", zipped(**photos)).json()["photos"] == 2
+    told = page.post(f"{batch}/photos?name=c.png", png(make_photo(30, 20))).json()
+    assert told == {"photos": 3, "masks": 0}
+    answer = page.post(f"{batch}/fills")
+    assert (answer.status_code, "no mask yet" in answer.json()["error"]) == (400, True)
+    mask = make_mask(50, 40)
+    page.post(f"{batch}/masks?name=mask.png", png(mask))
+    last = lines(page.post(f"{batch}/fills"))[-1]
+    assert (last["state"], last["filled"]) == ("done", 2)
+    assert [one["photo"] for one in last["failed"]] == ["c.png"]
+    assert "the mask is 50x40" in last["failed"][0]["error"]
+    with zipfile.ZipFile(io.BytesIO(page.get(f"{batch}/filled.zip").content)) as packed:
+        assert packed.namelist() == ["a-filled.png", "b-filled.png"]
+        for name, photo in photos.items():
+            with packed.open(f"{name}-filled.png") as file:
+                expected = np.asarray(inpainter(photo, mask))
+                assert (pixels(Image.open(file)) == expected).all()
+
+
+def test_masks_of_several_photos_are_found_by_name_or_made(
+    page: Page, make_photo: Maker, make_mask: Maker
+) -> None:
+    batch = f"batches/{page.post('batches').json()['batch']}"
+    scratched = make_photo(90, 60)
+    scratched.paste("white", (10, 30, 80, 32))
+    page.post(f"{batch}/photos?name=all.zip", zipped(a=scratched, b=make_photo(50, 40)))
+    masks = zipped(a=make_mask(90, 60), c=make_mask(50, 40))
+    page.post(f"{batch}/masks?name=masks.zip", masks)
+    last = lines(page.post(f"{batch}/fills"))[-1]
+    assert (last["filled"], "no mask called b" in last["failed"][0]["error"]) == (1, True)
+    assert page.post(f"{batch}/fills?rule=alpha").status_code == 400
+    # What is filled stays; the rest is tried again.
+    told = lines(page.post(f"{batch}/fills?rule=auto:scratches"))
+    assert {line["photo"] for line in told if "photo" in line} == {"b.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("all.zip", b"no zip", "cannot be unpacked"),
+        ("notes.txt", b"text", "no image by its name"),
+    ],
+)
+def test_what_is_no_photo_or_zip_is_refused(
+    page: Page, name: str, content: bytes, words: str
+) -> None:
+    batch = f"batches/{page.post('batches').json()['batch']}"
+    answer = page.post(f"{batch}/photos?name={name}", content)
+    assert (answer.status_code, words in answer.json()["error"]) == (400, True)
+
+
+def test_zip_that_unpacks_to_too_much_is_refused(page: Page) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large.png", bytes(500_000))
+    batch = f"batches/{page.post('batches').json()['batch']}"
+    answer = page.post(f"{batch}/photos?name=all.zip", buffer.getvalue())
+    assert (answer.status_code, "too large" in answer.json()["error"]) == (400, True)
+
+
+# --- behind a proxy, and with a password ---------------------------------------------------------
+
+
+def test_page_and_programs_are_served_below_a_path_of_a_proxy(
+    inpainter: Inpainter, make_photo: Maker
+) -> None:
+    with (
+        running(inpainter, AppOptions(port=0, root_path="/fill/")) as (_, url),
+        stripping_proxy(url, "/fill") as shown,
+        httpx.Client(base_url=shown, timeout=60) as http,
+    ):
+        config = http.get("config").json()
+        assert config["root"].endswith("/fill")
+        assert "page/static" in http.get("").text
+        paths = http.post("gradio_api/upload", files={"files": png(make_photo(30, 20))}).json()
+        assert len(paths) == 1
+        with Page(shown) as page:
+            picture = page.open("photo.png", make_photo(60, 40))
+            last = page.fill(picture, (5, 5, 20, 20))[-1]
+            assert last["state"] == "done"
+            assert page.get(f"pictures/{last['picture']['number']}/file").status_code == 200
+
+
+def test_password_is_asked_of_the_page_too_and_guesses_are_slowed(
+    inpainter: Inpainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionnorm.web.guard._FIRST_WAIT", 0.1)
+    monkeypatch.setattr("regionnorm.web.guard._LONGEST_WAIT", 0.3)
+    with (
+        running(inpainter, AppOptions(port=0, password="open sesame")) as (_, url),
+        httpx.Client(base_url=url, timeout=60) as http,
+    ):
+        for path in ("openapi.json", "page/examples/0", "page/static/1/main.js"):
+            answer = http.get(path)
+            assert (answer.status_code, list(answer.json())) == (401, ["error"])
+        assert http.post("page/visitors").status_code == 401
+        seconds = []
+        for _ in range(3):
+            began = time.monotonic()
+            data = {"username": "me", "password": "wrong"}
+            assert http.post("login", data=data).status_code == 400
+            seconds.append(time.monotonic() - began)
+        assert seconds[1] > 0.19 and seconds[2] > 0.29
+        # Many at once do not get round it.
+        guesses: list[int] = []
+
+        def guess() -> None:
+            guesses.append(httpx.post(f"{url}login", data=data, timeout=60).status_code)
+
+        threads = [threading.Thread(target=guess) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while guesses.count(429) < 3:
+            time.sleep(0.01)
+        assert guesses.count(400) <= 1
+        for thread in threads:
+            thread.join()
+
+
+def test_right_password_lets_the_page_in(inpainter: Inpainter) -> None:
+    with (
+        running(inpainter, AppOptions(port=0, password="open sesame")) as (_, url),
+        httpx.Client(base_url=url, timeout=60) as http,
+    ):
+        http.post("login", data={"username": "me", "password": "open sesame"})
+        assert http.get("openapi.json").status_code == 200
+        assert http.get("page/examples/0").status_code == 200
+        with Page(url, cookies=http.cookies) as page:
+            assert page.get("").json()["pictures"] == []
