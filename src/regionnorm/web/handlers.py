@@ -46,6 +46,7 @@ _WORDS = {
     "--dilate 2 takes that too": "paint a little beyond it",
     "--dilate 1 takes the rest too": "paint over the rest",
     "or add --dilate 2": "or paint a little beyond them",
+    "; --hard-mask fills those above 127": "",
     "--dilate takes those at the edge": "paint over those at the edge",
     "and --invert-mask exchanges white and black": "and “Load it inverted” exchanges the two",
     "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
@@ -125,7 +126,9 @@ class Handlers:
                     f"the mask is {width}x{height} but {photo.name} is {photo.size[0]}x"
                     f"{photo.size[1]}; use a mask of the photo's size"
                 )
-            checked = make_mask(read_photo(photo.path), source, MaskOptions(invert=invert))
+            # What is painted is a hole or not; a soft mask would be drawn as one that is neither.
+            options = MaskOptions(invert=invert, hard=True)
+            checked = make_mask(read_photo(photo.path), source, options)
         finally:
             shutil.rmtree(source.parent, ignore_errors=True)
         return _keep_mask(checked.hole, visitor), tuple(map(page_words, checked.warnings))
