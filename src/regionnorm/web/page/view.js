@@ -135,7 +135,8 @@ export class View {
     const sharp = (pixels * width) / layers.small.width <= SHARP;
     if (!sharp && !layers.whole) this.wantWhole(layers);
     pen.imageSmoothingEnabled = pixels < 3;
-    pen.imageSmoothingQuality = 'medium';
+    // Better scaling first makes smaller copies, which takes long for the whole photo.
+    pen.imageSmoothingQuality = sharp ? 'medium' : 'low';
     this.drawPart(pen, sharp || !layers.whole ? layers.small : layers.whole, [0, 0, width, height]);
     for (const { bitmap, box } of layers.patches) {
       const [left, top, right, bottom] = box;
