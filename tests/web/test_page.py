@@ -649,6 +649,11 @@ def test_pasted_and_dropped_photos_are_opened(page: Page, make_photo: Maker) -> 
         expect(page.locator(".rn-size")).to_contain_text(f"{width} × 70")
 
 
+def test_menu_shows_how_programs_ask(page: Page) -> None:
+    menu(page, "program")
+    expect(page.locator(".api-docs")).to_contain_text("/inpaint")
+
+
 def test_several_photos_are_filled_at_once(
     page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
 ) -> None:

@@ -184,6 +184,38 @@ def test_what_cannot_be_filled_is_answered_with_one_line_of_json(
         assert os.environ["GRADIO_TEMP_DIR"] not in str(answer["error"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("call/unknown", {"data": []}, 404, "there is no endpoint 'unknown'; there is /inpaint"),
+        ("call/inpaint", {}, 422, "data: Field required"),
+        ("call/inpaint", b"{", 422, "the request's body is no JSON"),
+        ("call/v2/inpaint", {"image": 1}, 400, "cannot be answered"),
+        ("nothing", {}, 404, "there is nothing at this address"),
+    ],
+)
+def test_what_cannot_be_read_is_answered_with_one_line_of_json(
+    http: httpx.Client, path: str, body: dict[str, object] | bytes, status: int, words: str
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = http.post(f"gradio_api/{path}", content=content, headers=headers)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize("file", [5, "a.png", {"path": 5}, {"path": "/tmp"}, {"url": "x"}])
+def test_inputs_that_are_no_uploaded_files_are_refused_in_one_line(
+    http: httpx.Client, file: object
+) -> None:
+    event = http.post("gradio_api/call/inpaint", json={"data": [file, None]}).json()["event_id"]
+    kind, answer = http.get(f"gradio_api/call/inpaint/{event}").text.splitlines()[:2]
+    error = json.loads(answer.removeprefix("data: "))["error"]
+    assert kind == "event: error"
+    assert "\n" not in error and "upload" in error
+    assert os.environ["GRADIO_TEMP_DIR"] not in error
+
+
 def test_many_requests_at_once_are_answered_and_none_mixed_up(
     client: Client, files: Callable[..., tuple[Path, Path]], inpainter: Inpainter
 ) -> None:

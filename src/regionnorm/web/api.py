@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -171,6 +172,8 @@ class PageApi:
     async def save(self, request: Any, folder: Path) -> Path:
         """Write the body of a request to a file as it comes; its name is that of the query.
 
+        The folder, which holds nothing else, is removed if that fails.
+
         Raises:
             TooLarge: There is more of it than one file may have.
         """
@@ -189,7 +192,7 @@ class PageApi:
             if not size:
                 raise ValueError(f"{path.name} is empty; choose another file")
         except BaseException:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         return path
 

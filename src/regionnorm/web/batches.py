@@ -24,8 +24,8 @@ from regionnorm.web.visitors import Gone, Visitor, random_folder
 __all__ = ["BatchApi"]
 
 _MOST_FILES = 200  # photos, and as many masks
-_MOST_BYTES = 2 * 2**30  # of them together
-_MOST_BATCHES = 3  # of one visitor; older ones are removed
+_MOST_BYTES = 2**30  # of them together
+_MOST_BATCHES = 1  # of one visitor; older ones are removed
 _WORK = 0.5  # of a photo, whose hole is not known before
 _PIECE = 2**20
 

@@ -23,6 +23,8 @@ export class Controls {
       save: () => this.page.saveMask(),
       batch: () => this.page.batch.open(),
       regions: () => this.page.showRegions(),
+      // gradio's own pane, which lies over the page.
+      program: () => document.querySelector('button.show-api')?.click(),
       help: () => this.page.find('.rn-help').showModal(),
       theme: () => this.page.memory.prefer({ dark: document.body.classList.toggle('dark') }),
       close: (button) => button.closest('dialog').close(),
@@ -31,7 +33,7 @@ export class Controls {
     this.page.element.addEventListener('click', (event) => {
       const button = event.target.closest('button');
       const menu = this.page.find('.rn-menu');
-      if (menu.open && (!event.target.closest('.rn-menu') || event.target.closest('.rn-list button, a'))) menu.open = false;
+      if (menu.open && (!event.target.closest('.rn-menu') || event.target.closest('.rn-list button'))) menu.open = false;
       if (!button) return;
       if (button.dataset.tool) this.choose(button.dataset.tool);
       if (button.dataset.do) act[button.dataset.do]?.(button);

@@ -197,6 +197,8 @@ class Page {
     this.find('[data-do=fill]').classList.toggle('rn-strong', !filled || timeline.items.length > 0);
     this.find('.rn-download').textContent = this.saves ? 'Saving…' : 'Download';
     this.element.classList.toggle('rn-open', Boolean(picture));
+    // Screen readers leave its keys to the photo.
+    this.stage.setAttribute('role', picture ? 'application' : 'main');
     for (const button of this.element.querySelectorAll('.rn-history button'))
       button.setAttribute('aria-current', button.dataset.number === picture?.number);
     view.items = timeline.items;
