@@ -99,7 +99,6 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
         opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
         costs += np.float32(_VARIETY) * opinions
     neighbours = maxflow.neighbours_of(scene.place)
-    stop_if_asked()
     chosen = candidates[_cheapest(values, costs, neighbours)]
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
     down[scene.place], right[scene.place] = chosen[:, 0], chosen[:, 1]
@@ -110,6 +109,7 @@ def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
     """The best choice of several: each ends where no candidate improves it, often elsewhere."""
     best, least = None, math.inf
     for turn in range(min(_ORDERS, max(1, _MOST_OFFERS // costs.size))):
+        stop_if_asked()
         order = np.arange(len(costs))
         if turn > 0:
             order = np.random.default_rng(turn).permutation(order)

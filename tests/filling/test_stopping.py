@@ -1,0 +1,42 @@
+"""Fills that nobody waits for any more are given up between their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionnorm.filling.inpainter import Inpainter
+from regionnorm.filling.stopping import Stopped, stop_between_layers, stoppable
+
+Maker = Callable[..., Image.Image]
+
+
+@pytest.mark.parametrize("method", ["network", "exemplar"])
+def test_fill_can_be_given_up_at_each_of_its_steps(
+    make_photo: Maker, small_weights: Path, method: str
+) -> None:
+    inpainter = Inpainter(small_weights, method=method)
+    photo, hole = make_photo(96, 96), np.zeros((96, 96), bool)
+    hole[30:66, 30:66] = True
+    asked = 0
+
+    def ask(last: float) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked >= last
+
+    with stop_between_layers(inpainter.model):
+        with stoppable(lambda: ask(np.inf)):
+            inpainter(photo, hole)
+        steps, asked = asked, 0
+        assert steps >= 5
+        with stoppable(lambda: ask(steps)), pytest.raises(Stopped):
+            inpainter(photo, hole)
+    assert asked == steps
+    # Outside, nobody asks.
+    inpainter(photo, hole)
+    assert asked == steps
