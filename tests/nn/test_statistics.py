@@ -271,3 +271,14 @@ def test_averages_come_from_the_kernels_and_equal_the_plain_ones(
     for name, buffer in ours.named_buffers():
         other = plain.get_buffer(name)
         assert torch.allclose(buffer, other, rtol=1e-4, atol=1e-4), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["RN-B", "RN-L"])
+def test_layers_in_half_precision_follow_too(kind: str, dtype: torch.dtype) -> None:
+    layer, half = tracked_kind(kind), tracked_kind(kind).to(dtype)
+    x, mask = torch.randn(3, 5, 12, 9).to(dtype), torch.rand(3, 1, 12, 9).round()
+    half(x) if kind == "RN-L" else half(x, mask)
+    layer(x.float()) if kind == "RN-L" else layer(x.float(), mask)
+    for name, buffer in half.named_buffers():
+        assert torch.allclose(buffer.float(), layer.get_buffer(name).float(), atol=0.05), name

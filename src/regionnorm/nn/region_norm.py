@@ -115,8 +115,9 @@ class RegionLayer(nn.Module):
         """Run the kernels, and let the running averages follow the statistics that they took."""
         if not (self.track_running_stats and self.training):
             return normalise()
+        found: list[Tensor] = []
         if torch.compiler.is_compiling():  # the compiler sees no other way out of a kernel
-            result, found = normalise(), list[Tensor]()
+            result = normalise()
         else:
             with statistics_wanted() as found:
                 result = normalise()
@@ -140,18 +141,20 @@ class RegionLayer(nn.Module):
             return
         if self.momentum == 0:
             return
-        count = moments.pixels[0].t()
-        found = moments.mean[0].t().to(mean.dtype), moments.variance[0].t().to(variance.dtype)
+        # A layer in half precision has averages in half precision; they are computed in float32.
+        dtype = torch.promote_types(mean.dtype, torch.float32)
+        parts = (moments.pixels, moments.mean, moments.variance)
+        count, *found = (part[0].t().to(dtype) for part in parts)
         finite = (found[0] + found[1]).isfinite().all(1, keepdim=True)
         count = torch.where(finite, count, 0)
-        found = torch.where(finite, found[0], 0), torch.where(finite, found[1], 0)
+        found = [torch.where(finite, value, 0) for value in found]
         # A region that has not occurred so far gets the statistics of all pixels together.
         share = count / count.sum().clamp(min=1)
         pooled = (share * found[0]).sum(0)
         pooled_variance = (share * (found[1] + (found[0] - pooled).square())).sum(0)
         present = count > 0
         seen += present.flatten()
-        often = seen.clamp(min=1)[:, None].to(mean.dtype)
+        often = seen.clamp(min=1)[:, None].to(dtype)
         # The first batches count alike: a region that is rare would else keep its start for long.
         factor = 1 / often if self.momentum is None else (1 / often).clamp(min=self.momentum)
         unbiased = found[1] * (count / (count - 1).clamp(min=1))
@@ -160,7 +163,7 @@ class RegionLayer(nn.Module):
             (mean, found[0], pooled),
             (variance, unbiased, pooled_variance),
         ):
-            followed = torch.where(present, torch.lerp(average, new, factor), average)
+            followed = torch.where(present, torch.lerp(average.to(dtype), new, factor), average)
             average.copy_(torch.where(known, followed, guess))
 
     def _settings(self) -> str:

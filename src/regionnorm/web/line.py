@@ -258,7 +258,8 @@ class Line:
 
     def _unwanted(self, job: Job) -> bool:
         """Whether to stop a job that runs."""
-        if job.cancelled:
+        # Once another has begun in its place, it stops, even if that other has ended meanwhile.
+        if job.cancelled or job is self._stopping:
             return True
         away = job.away()
         if away <= _BLINK:

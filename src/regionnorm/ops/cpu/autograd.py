@@ -190,7 +190,8 @@ class LearnableRegionNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x and of the parameters."""
-        inputs = ctx.saved_tensors[:4]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint computes them again each time
+        inputs = saved[:4]
         if torch.is_grad_enabled():
             threshold, kind, num_groups, eps, relu = ctx.options
             result = plain.learnable_region_norm(
@@ -201,7 +202,7 @@ class LearnableRegionNorm(torch.autograd.Function):
                 relu=relu,
             )
             return *gradients_again(result, inputs, grad), None
-        found = launch.learned_backward(grad, *ctx.saved_tensors, *ctx.options)
+        found = launch.learned_backward(grad, *saved, *ctx.options)
         return *map(in_dtype_of, found, inputs), None
 
 
