@@ -109,6 +109,9 @@ def test_python_dash_m_runs_the_same_program() -> None:
         (("evaluate", "rn", "--data", "."), "without trained weights"),
         (("evaluate", "ns", "--data", "nowhere"), "nowhere"),
         (("inpaint", "a.png", "-m", "b.png", "-o", "c.png", "--model", "d.pt"), "d.pt"),
+        (("export", "default", "s3://bucket/m.onnx"), "is a URL"),
+        (("export", "--site", "s3://bucket/site"), "is a URL"),
+        (("inpaint", "a.png", "--expand", "left=0", "-o", "c.png"), "adds nothing"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -363,3 +363,15 @@ def test_a_saved_soft_mask_fills_the_same_again(tmp_path: Path, make_photo: Make
     inpaint_path(red, tmp_path / "photo.png", tmp_path / "mask.png", first, save_mask=saved)
     inpaint_path(red, tmp_path / "photo.png", saved, again)
     assert np.array_equal(Image.open(first), Image.open(again))
+
+
+@pytest.mark.parametrize("extra", ["save_mask", "preview", "report"])
+def test_nothing_is_written_over_another_result(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker, extra: str
+) -> None:
+    make_photo(40, 30).save(tmp_path / "photo.png")
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    places = {"output": tmp_path / "out.png", extra: tmp_path / "." / "out.png"}
+    with pytest.raises(ValueError, match="give each its own"):
+        inpaint_path(red, tmp_path / "photo.png", tmp_path / "mask.png", **places)
+    assert not (tmp_path / "out.png").exists()

@@ -122,3 +122,25 @@ def test_neither_mask_nor_margin_is_refused(tmp_path: Path, make_photo: Maker) -
     make_photo(40, 30).save(tmp_path / "photo.png")
     with pytest.raises(ValueError, match="give a mask, or margins"):
         inpaint_path(red, tmp_path / "photo.png", None, tmp_path / "out.png")
+
+
+def test_margins_in_python_are_checked_too() -> None:
+    assert Margins(left=20).pixels((40, 30)) == (20, 0, 0, 0)  # type: ignore[arg-type]
+    for value in ("-20", "10px", "x", "9" * 400):
+        with pytest.raises(ValueError, match=r"pixels or per cent"):
+            Margins(left=value)
+    for text in ("left=" + "9" * 400, "left=0", "all=0%"):
+        with pytest.raises(ValueError, match="give"):
+            Margins.parse(text)
+
+
+def test_what_grows_beyond_its_format_is_refused_before_it_is_filled(tmp_path: Path) -> None:
+    Image.new("RGB", (9000, 4), (9, 90, 200)).save(tmp_path / "long.webp")
+
+    def never(photo: Image.Image, hole: np.ndarray) -> Image.Image:
+        raise AssertionError
+
+    [(_, reason)] = inpaint_path(
+        never, tmp_path / "long.webp", None, tmp_path / "o.webp", expand=Margins(left="8000")
+    ).failed
+    assert "17000x4" in reason and "16383" in reason and ".png" in reason

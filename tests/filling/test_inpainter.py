@@ -787,3 +787,19 @@ def test_a_soft_mask_of_floats_and_of_bools(make_photo: Callable[..., Image.Imag
     half = np.asarray(inpainter(photo, hole * np.float32(0.6), soft_mask=True)).astype(float)
     known = np.asarray(photo).astype(float)
     assert abs(half[hole] - (known + (plain - known) * 0.6)[hole]).max() < 0.52
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "shift"),
+    [(np.float32, 1 / 255, -0.05), (np.float64, 1.003 / 255, 0), (np.int16, 1, -10), (int, 2, 0)],
+)
+def test_a_soft_mask_beyond_its_range_is_cut_and_not_wrapped(
+    make_photo: Callable[..., Image.Image], dtype: type, scale: float, shift: float
+) -> None:
+    levels = np.zeros((24, 32))
+    levels[6:18, 8:24], levels[6:18, 24:26] = 255, 120
+    mask = (levels * scale + shift).astype(dtype)
+    photo = make_photo(32, 24)
+    mixed = np.asarray(Inpainter(Constant(255, 0, 0))(photo, mask, soft_mask=True))
+    assert np.array_equal(mixed[levels == 0], np.asarray(photo)[levels == 0])
+    assert (abs(mixed[6:18, 8:24].astype(int) - (255, 0, 0)) <= 12).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 from regionnorm.cli.console import printable, quick_imports
 
 __all__ = ["export"]
+
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has one slash left of two
 
 
 def export(
@@ -54,6 +58,9 @@ def export(
     """
     if output is None and site is None:
         raise ValueError("nothing to write: give an .onnx file, or --site DIR")
+    for place in (output, site):
+        if place is not None and _URL.match(str(place)):
+            raise ValueError(f"{place} is a URL; export to this machine, and copy it from there")
     if runtime is not None and site is None:
         raise ValueError("--runtime goes with --site")
     with quick_imports():

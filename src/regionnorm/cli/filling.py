@@ -159,9 +159,13 @@ def inpaint(
         method=method,
     )
     folder = as_place(image).is_dir()
-    outputs = _variants(output, variants, folder=folder)
+    outputs = _variants(output, variants, method, folder=folder)
     if cluster is not None and len(outputs) > 1:
         raise ValueError("--variants are filled on one machine; leave --cluster out")
+    if len(outputs) > 1 and not overwrite:
+        for target in outputs:
+            if target is not None and as_place(target).exists():
+                raise ValueError(f"{target} exists; allow replacing the variants with --overwrite")
     # Without a result to write there is nothing to load a network for.
     inpainter = _no_fill if output is None or cluster is not None else make()
     for variant, target in enumerate(outputs):
@@ -199,7 +203,16 @@ def inpaint(
         _print_done(outcome.done, len(outcome.skipped), target, folder)
         if outcome.failed:
             return 1
+        if variant == 1 and _same_bytes(outputs[0], target):
+            print_note("Note: the hole is narrow; the network fills it alone, alike each time")
+            break
     return 0
+
+
+def _same_bytes(first: str | None, second: str | None) -> bool:
+    if first is None or second is None:
+        return False
+    return as_place(first).read_bytes() == as_place(second).read_bytes()
 
 
 @contextmanager
@@ -216,12 +229,14 @@ def _workers(
         yield filling(cluster, make)
 
 
-def _variants(output: str | None, count: int, *, folder: bool) -> list[str | None]:
+def _variants(output: str | None, count: int, method: str, *, folder: bool) -> list[str | None]:
     """Where each variant goes: the output itself if there is one, else numbered."""
     if count == 1:
         return [output]
     if output is None or folder:
         raise ValueError("--variants goes with a single photo and an --output to number")
+    if method == "network":
+        raise ValueError("a network fills alike each time; --variants goes with auto or exemplar")
     numbers = range(1, count + 1)
     place = as_place(output)
     return [str(place.with_name(f"{place.stem}-{n}{place.suffix}")) for n in numbers]

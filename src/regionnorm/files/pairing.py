@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from regionnorm.files.remote import Place, RemotePath, as_place
 __all__ = [
     "Identity",
     "Job",
+    "check_apart",
     "check_paths",
     "count_results",
     "find_result",
@@ -79,6 +80,27 @@ def check_paths(source: Place, masks: Place | None, out: Place | None) -> None:
         raise NotADirectoryError(
             f"the output {out} is a file; for a folder of photos name a folder"
         )
+
+
+def check_apart(places: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse results that would be written over each other.
+
+    Args:
+        places: What is written, and where to; None is not written.
+
+    Raises:
+        ValueError: Two of the places are the same.
+    """
+    taken: dict[str, str] = {}
+    for what, given in places.items():
+        if given is None:
+            continue
+        place = str(as_place(given).resolve())
+        if place in taken:
+            raise ValueError(
+                f"{given} is named for the {taken[place]} and for the {what}; give each its own"
+            )
+        taken[place] = what
 
 
 def make_plan(

@@ -16,6 +16,7 @@ from PIL import Image
 from regionnorm.files.pairing import (
     Identity,
     Job,
+    check_apart,
     check_paths,
     find_result,
     identities,
@@ -194,6 +195,7 @@ def inpaint_path(
     masks = None if rule or mask is None else as_place(mask)
     out = None if output is None else as_place(output)
     check_paths(source, masks, out)
+    check_apart({"output": out, "mask": save_mask, "preview": preview, "report": report})
     plan = make_plan(source, masks, output, recursive)
     files = mask_files(masks, recursive)
     same = None if mask is None else os.fspath(mask)
@@ -294,6 +296,8 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
     outcome.size = photo.size
     target = None if job.target is None else _free_target(job.target, job, photo, settings)
     photo, checked = _prepared(photo, mask, settings)
+    if target is not None and settings.expand is not None:
+        check_target(photo, target)  # it may have grown beyond what the format holds
     outcome.hole = float(checked.hole.mean())
     outcome.warnings = (*photo.notes, *checked.warnings)
     _write_extras(job, photo, checked, settings)

@@ -15,7 +15,9 @@ __all__ = ["Margins", "expand_photo"]
 Hole = npt.NDArray[np.bool_]
 
 _MOST = 1.0  # of a photo's side that each margin may add: there is no more to copy from
-_PART = re.compile(r"(left|top|right|bottom|all)=(\d+(?:\.\d+)?)(px|%|)")
+_NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
+_AMOUNT = re.compile(rf"{_NUMBER}%?")
+_PART = re.compile(rf"(left|top|right|bottom|all)=({_NUMBER})(px|%|)")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Margins:
     top: str = "0"
     right: str = "0"
     bottom: str = "0"
+
+    def __post_init__(self) -> None:
+        for side in fields(self):
+            value = str(getattr(self, side.name))
+            if _AMOUNT.fullmatch(value) is None:
+                raise ValueError(
+                    f"{side.name} is {value!r}; give pixels or per cent, such as '200' or '10%'"
+                )
+            object.__setattr__(self, side.name, value)
 
     @classmethod
     def parse(cls, text: str) -> Margins:
@@ -53,6 +64,8 @@ class Margins:
                     "left=200,top=10%, or all=15%"
                 )
             given |= dict.fromkeys(sides, match[2] + match[3].removesuffix("px"))
+        if not any(float(value.removesuffix("%")) for value in given.values()):
+            raise ValueError(f"expand is {text!r} and adds nothing; give a side, as left=10%")
         return cls(**given)
 
     def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:

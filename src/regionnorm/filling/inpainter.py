@@ -255,12 +255,15 @@ class Inpainter:
 
 def _cover(mask: Image.Image | Array) -> npt.NDArray[np.uint8] | None:
     levels = mask_levels(mask) if isinstance(mask, Image.Image) else mask.reshape(mask.shape[:2])
-    if levels.dtype == np.uint16:
+    if isinstance(mask, Image.Image) and levels.dtype == np.uint16:
         levels = levels // 257
     elif levels.dtype.kind == "f":
-        levels = np.rint(levels * 255)
+        levels = np.rint(levels.clip(0, 1) * 255)
     # Of bool and of 0 and 1 there is nothing between.
-    return cover_of(levels.astype(np.uint8)) if levels.max(initial=0) > 1 else None
+    if not levels.max(initial=0) > 1:
+        return None
+    cover = cover_of(levels.clip(0, 255).astype(np.uint8))
+    return None if cover is None or cover.all() else cover
 
 
 def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype | None:

@@ -166,7 +166,7 @@ def check_mask(
     if mask.shape[:2] != (size[1], size[0]):
         mask = _fit(mask, size, options, warnings)
     hole, cover = mask_to_array(mask), _cover(mask, options)
-    warnings += _gray_levels(mask, hole, hard=options.hard)
+    warnings += _gray_levels(mask, hole, hard=cover is None)
     if options.invert:
         hole = ~hole
     elif _looks_inverted(hole):

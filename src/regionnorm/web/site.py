@@ -35,7 +35,7 @@ _PACKAGE = "onnxruntime-web"
 _FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 _REGISTRY = "https://registry.npmjs.org/"  # where npm looks unless it is told otherwise
 _SECONDS = 300  # that a download may take
-_STATIC = ("start.js", "page.js", "worker.js", "fill.js", "service.js")
+_STATIC = ("editor.js", "start.js", "page.js", "worker.js", "fill.js", "service.js")
 
 
 def write_site(
@@ -64,17 +64,15 @@ def write_site(
     folder = Path(folder)
     parts = _runtime_files(fetch_runtime() if runtime is None else Path(runtime))
     exported = export(model, folder / "model.onnx", half=True)
-    web = files("regionnorm") / "web"
-    static = web / "static"
+    static = files("regionnorm") / "web" / "static"
     html = (static / "index.html").read_text(encoding="utf-8")
-    editor = (web / "editor.html").read_text(encoding="utf-8")
+    editor = (static / "editor.html").read_text(encoding="utf-8")
     css = "".join(
-        part.read_text(encoding="utf-8") for part in (web / "editor.css", static / "page.css")
+        part.read_text(encoding="utf-8") for part in (static / "editor.css", static / "page.css")
     )
     texts = {
         "index.html": html.replace("<!-- editor -->\n", editor),
         "page.css": css,
-        "editor.js": (web / "editor.js").read_text(encoding="utf-8"),
         **{name: (static / name).read_text(encoding="utf-8") for name in _STATIC},
     }
     contents = {name: text.encode() for name, text in texts.items()}
