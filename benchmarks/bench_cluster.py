@@ -46,7 +46,7 @@ def main() -> int:
     arguments = parser.parse_args()
     # The nodes and their workers inherit these: a thread for each of two workers.
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    # This process too: convolutions round otherwise with two threads, by a level in one photo of 50.
+    # This process too: with two threads convolutions round otherwise, in one photo of 50 a level.
     torch.set_num_threads(1)
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from regionnorm.cli.console import printable, quick_imports
+from regionnorm.files.remote import is_url
 
 __all__ = ["export"]
-
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has one slash left of two
 
 
 def export(
@@ -26,13 +23,13 @@ def export(
         ),
     ] = "default",
     output: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="The .onnx file to write.")
+        str | None, typer.Argument(metavar="OUT", help="The .onnx file to write.")
     ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Weights in half precision: half the size.")
     ] = False,
     site: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="DIR", help="Write a static page that fills photos in the visitor's browser."
         ),
@@ -59,7 +56,7 @@ def export(
     if output is None and site is None:
         raise ValueError("nothing to write: give an .onnx file, or --site DIR")
     for place in (output, site):
-        if place is not None and _URL.match(str(place)):
+        if is_url(place):
             raise ValueError(f"{place} is a URL; export to this machine, and copy it from there")
     if runtime is not None and site is None:
         raise ValueError("--runtime goes with --site")
@@ -76,5 +73,5 @@ def export(
         from regionnorm.web.site import write_site
 
         write_site(site, name, runtime=runtime)
-        size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) / 1e6
+        size = sum(file.stat().st_size for file in Path(site).rglob("*") if file.is_file()) / 1e6
         typer.echo(f"{printable(site)}: {size:.0f} MB; to see it: python -m http.server -d {site}")

@@ -230,16 +230,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> str:
-    inputs = [x.symbol, name_of(graph, weight), *([] if bias is None else [name_of(graph, bias)])]
-    return graph.node(
-        "Conv",
-        *inputs,
-        kernel_shape=list(weight.shape[2:]),
-        strides=_pair(stride),
-        pads=_pair(padding) * 2,
-        dilations=_pair(dilation),
-        group=groups,
-    )
+    return _convolution("Conv", graph, x, weight, bias, stride, padding, dilation, groups)
 
 
 @operators("conv_transpose2d")
@@ -255,16 +246,31 @@ def _conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> str:
-    inputs = [x.symbol, name_of(graph, weight), *([] if bias is None else [name_of(graph, bias)])]
+    given = (x, weight, bias, stride, padding, dilation, groups)
+    return _convolution("ConvTranspose", graph, *given, output_padding=_pair(output_padding))
+
+
+def _convolution(
+    kind: str,
+    graph: Graph,
+    x: Traced,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    **more: list[int],
+) -> str:
     return graph.node(
-        "ConvTranspose",
-        *inputs,
+        kind,
+        *(x.symbol, name_of(graph, weight), *([] if bias is None else [name_of(graph, bias)])),
         kernel_shape=list(weight.shape[2:]),
         strides=_pair(stride),
         pads=_pair(padding) * 2,
-        output_padding=_pair(output_padding),
         dilations=_pair(dilation),
         group=groups,
+        **more,
     )
 
 

@@ -318,10 +318,12 @@ def _prepared(
     wide, new = expand_photo(photo, settings.expand)
     if checked is None:
         return wide, CheckedMask(new)
-    left, top, right, bottom = settings.expand.pixels(photo.size)
-    around = ((top, bottom), (left, right))
-    cover = None if checked.cover is None else np.pad(checked.cover, around, constant_values=255)
-    return wide, replace(checked, hole=np.pad(checked.hole, around) | new, cover=cover)
+    hole, cover = new.copy(), None
+    hole[~new] = checked.hole.ravel()
+    if checked.cover is not None:
+        cover = np.full(new.shape, 255, np.uint8)
+        cover[~new] = checked.cover.ravel()
+    return wide, replace(checked, hole=hole, cover=cover)
 
 
 def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> Place:

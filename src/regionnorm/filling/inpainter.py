@@ -262,8 +262,7 @@ def _cover(mask: Image.Image | Array) -> npt.NDArray[np.uint8] | None:
     # Of bool and of 0 and 1 there is nothing between.
     if not levels.max(initial=0) > 1:
         return None
-    cover = cover_of(levels.clip(0, 255).astype(np.uint8))
-    return None if cover is None or cover.all() else cover
+    return cover_of(levels.clip(0, 255).astype(np.uint8))
 
 
 def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype | None:

@@ -254,9 +254,7 @@ def _cover(mask: npt.NDArray[Any], options: MaskOptions) -> npt.NDArray[np.uint8
         return None
     if not (mask > 255 * MASK_THRESHOLD).any():  # two dark levels, of which one is the hole
         return None
-    cover = cover_of(255 - mask if options.invert else mask)
-    # Without any black, what is dark is meant to be kept.
-    return None if cover is None or cover.all() else cover
+    return cover_of(255 - mask if options.invert else mask)
 
 
 def _gray_levels(mask: npt.NDArray[Any], hole: Hole, *, hard: bool) -> list[str]:

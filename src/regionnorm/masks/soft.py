@@ -24,12 +24,12 @@ def cover_of(levels: npt.NDArray[np.uint8]) -> Cover | None:
 
     Returns:
         uint8 ``[H, W]``, 0 = the photo's own pixel, 255 = all fill; None where the mask is black
-        and white alone.
+        and white alone, or has no black: then what is dark is meant to be kept.
     """
     inner = levels.astype(np.int16)
     inner[inner <= _NEARLY] = 0
     inner[inner >= 255 - _NEARLY] = 255
-    if ((inner == 0) | (inner == 255)).all():
+    if ((inner == 0) | (inner == 255)).all() or inner.all():
         return None
     return inner.astype(np.uint8)
 

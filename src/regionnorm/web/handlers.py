@@ -44,7 +44,6 @@ _MASK_COLOUR = (255, 20, 100)
 # Messages of the library name options of the command line; here there are none.
 _WORDS = {
     "--dilate 2 takes that too": "paint a little beyond it",
-    "--dilate 1 takes the rest too": "paint over the rest",
     "or add --dilate 2": "or paint a little beyond them",
     "; --hard-mask fills those above 127": "",
     "--dilate takes those at the edge": "paint over those at the edge",

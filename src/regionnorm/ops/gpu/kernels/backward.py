@@ -15,8 +15,8 @@ from regionnorm.ops.gpu.kernels.parts import (
     finish,
     in_hole,
     jit,
-    line,
     load,
+    load_line,
     load_pixels,
     load_scale,
     load_statistics,
@@ -65,10 +65,12 @@ def planes_backward(
         sample, first, 0, channels, length, LAST, BLOCK_C, BLOCK_P
     )
     hole = in_hole(labels, sample, label_step, pixel, length)
-    mean0, rest0, inverse0, count0 = load_statistics(stats, sample, channel, samples, channels, 0)
-    mean1, rest1, inverse1, count1 = load_statistics(stats, sample, channel, samples, channels, 1)
-    slope0, intercept0 = line(rest0, inverse0, weight, bias, channel, channels, False, 0)
-    slope1, intercept1 = line(rest1, inverse1, weight, bias, channel, channels, False, 1)
+    mean0, slope0, intercept0, rest0, inverse0, count0 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, False, 0
+    )
+    mean1, slope1, intercept1, rest1, inverse1, count1 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, False, 1
+    )
     apart = load(x + start + offsets, inside)
     apart -= pick(hole, mean0, mean1)
     g = load(grad + start + offsets, inside)
@@ -123,10 +125,12 @@ def chunk_sums(
     """Sums of g * (x - mean) and of g over a chunk, to ``partial`` ``[N, chunks, 2, 2, C]``."""
     row, sample, begin, first = place_of_chunk(channels, chunk, chunks, BLOCK_C)
     channel = first + tl.arange(0, BLOCK_C)
-    mean0, rest0, inverse0, _count0 = load_statistics(stats, sample, channel, samples, channels, 0)
-    mean1, rest1, inverse1, _count1 = load_statistics(stats, sample, channel, samples, channels, 1)
-    slope0, intercept0 = line(rest0, inverse0, weight, bias, channel, channels, PIXEL, 0)
-    slope1, intercept1 = line(rest1, inverse1, weight, bias, channel, channels, PIXEL, 1)
+    mean0, slope0, intercept0, _rest0, _inverse0, _count0 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, PIXEL, 0
+    )
+    mean1, slope1, intercept1, _rest1, _inverse1, _count1 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, PIXEL, 1
+    )
     zero = tl.zeros([BLOCK_C], tl.float32)
     sum0, sum1, dot0, dot1 = zero, zero, zero, zero
     for first_pixel in range(begin, tl.minimum(begin + chunk, length), BLOCK_P):
@@ -274,8 +278,9 @@ def gradient_coefficients(
     REGION: tl.constexpr,
 ):
     """``mean, slope, intercept, p, q``: the gradient is ``slope * g + p * (x - mean) + q``."""
-    mean, rest, inverse, count = load_statistics(stats, sample, channel, samples, channels, REGION)
-    slope, intercept = line(rest, inverse, weight, bias, channel, channels, PIXEL, REGION)
+    mean, slope, intercept, rest, inverse, count = load_line(
+        stats, weight, bias, sample, channel, samples, channels, PIXEL, REGION
+    )
     at = sums + (group * 2 + REGION) * channels + channel
     dot = tl.load(at, mask=channel < channels, other=0.0)
     total = tl.load(at + groups * 2 * channels, mask=channel < channels, other=0.0)

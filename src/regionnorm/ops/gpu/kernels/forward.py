@@ -14,7 +14,7 @@ from regionnorm.ops.gpu.kernels.parts import (
     jit,
     line,
     load,
-    load_statistics,
+    load_line,
     pick,
     place_of_chunk,
     store_statistics,
@@ -205,10 +205,12 @@ def normalise(
     """Result of a chunk of pixels, with the statistics known."""
     _row, sample, begin, first = place_of_chunk(channels, chunk, chunks, BLOCK_C)
     channel = first + tl.arange(0, BLOCK_C)
-    mean0, rest0, inverse0, _count0 = load_statistics(stats, sample, channel, samples, channels, 0)
-    mean1, rest1, inverse1, _count1 = load_statistics(stats, sample, channel, samples, channels, 1)
-    slope0, intercept0 = line(rest0, inverse0, weight, bias, channel, channels, PIXEL, 0)
-    slope1, intercept1 = line(rest1, inverse1, weight, bias, channel, channels, PIXEL, 1)
+    mean0, slope0, intercept0, _rest0, _inverse0, _count0 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, PIXEL, 0
+    )
+    mean1, slope1, intercept1, _rest1, _inverse1, _count1 = load_line(
+        stats, weight, bias, sample, channel, samples, channels, PIXEL, 1
+    )
     for first_pixel in range(begin, tl.minimum(begin + chunk, length), BLOCK_P):
         start, offsets, inside, _channels_here, pixel = tile(
             sample, first, first_pixel, channels, length, LAST, BLOCK_C, BLOCK_P

@@ -158,6 +158,24 @@ def line(rest, inverse, weight, bias, channel, channels, PIXEL: tl.constexpr, RE
 
 
 @jit
+def load_line(
+    stats,
+    weight,
+    bias,
+    sample,
+    channel,
+    samples,
+    channels,
+    PIXEL: tl.constexpr,
+    REGION: tl.constexpr,
+):
+    """``mean, slope, intercept`` of a region of some channels, and its ``rest, 1 / std, count``."""
+    mean, rest, inverse, count = load_statistics(stats, sample, channel, samples, channels, REGION)
+    slope, intercept = line(rest, inverse, weight, bias, channel, channels, PIXEL, REGION)
+    return mean, slope, intercept, rest, inverse, count
+
+
+@jit
 def load_pixels(values, sample, step, pixel, length):
     """Scale or shift of the pixels of a tile ``[1, BLOCK_P]``."""
     at = values + sample.to(tl.int64) * step + pixel
