@@ -183,6 +183,13 @@ def test_several_pictures_at_once_and_copies_work(tmp_path: Path) -> None:
     assert torch.equal(both[1:], copy.deepcopy(network)(1 - image, mask))
 
 
+def test_capitals_in_the_ending_and_sides_too_small_are_told(tmp_path: Path) -> None:
+    path = export(small("rn", blocks=0), tmp_path / "MODEL.ONNX", sizes=()).path
+    network = load_pretrained(path)
+    with pytest.raises(ValueError, match="image is 12x40; both sides should be 16 or more"):
+        network(*example(40, 12))
+
+
 def test_files_that_are_no_exported_network_are_refused_in_one_line(tmp_path: Path) -> None:
     garbage, foreign = tmp_path / "garbage.onnx", tmp_path / "foreign.onnx"
     garbage.write_bytes(b"not a network at all")

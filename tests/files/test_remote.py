@@ -250,6 +250,25 @@ def test_places_that_cannot_be_reached_are_one_line(
     assert code == 2 and "s3://bucket/run is not on this machine" in err
 
 
+def test_errors_of_a_store_name_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", fail)
+    with pytest.raises(FileNotFoundError, match="bucket does not exist.*memory://none/a.png"):
+        RemotePath("memory://none/a.png").read_bytes()
+
+
+def test_an_empty_path_is_no_folder(tmp_path: Path, run_cli: RunCli) -> None:
+    with pytest.raises(ValueError, match="a path is empty"):
+        as_place("")
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (32, 32)).save(photo)
+    for arguments in (("--mask", "", "-o", "x.png"), ("--mask", "alpha", "-o", "")):
+        code, _, err = run_cli("inpaint", photo, *arguments)
+        assert code == 2 and "a path is empty" in err
+
+
 def test_bucket_is_filled_and_a_rerun_does_what_is_missing(
     bucket: str, make_photo: Maker, make_mask: Maker
 ) -> None:
@@ -268,3 +287,5 @@ def test_bucket_is_filled_and_a_rerun_does_what_is_missing(
         inpaint_path(red, "s3://none/in", "alpha", f"{bucket}/out")
     with pytest.raises(OSError, match="s3://none/"):
         write_image(make_photo(16, 16), "s3://none/a.png")
+    with pytest.raises(FileNotFoundError, match="s3://none/a.png"):
+        RemotePath("s3://none/a.png").read_bytes()

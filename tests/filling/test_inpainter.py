@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from regionnorm import create_model
 from regionnorm.checkpoints.weights import save_weights
+from regionnorm.filling.completion import complete
 from regionnorm.filling.inpainter import BatchReport, Inpainter, inpaint_path
 from regionnorm.imaging import mask_to_array, read_image
 
@@ -399,6 +400,21 @@ def test_narrow_holes_are_the_networks(tmp_path: Path, make_photo: Maker) -> Non
     inpainter = Inpainter(tmp_path / "small.safetensors", device="cpu")
     alone = inpainter(photo, hole, method="network")
     assert inpainter(photo, hole).tobytes() == alone.tobytes()
+
+
+def test_warming_up_compiles_what_wide_holes_need_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, small_weights: Path
+) -> None:
+    compiled = []
+    monkeypatch.setattr(complete, "warm_up", lambda: compiled.append(1))
+    for inpainter, times in (
+        (Inpainter(method="exemplar"), 1),
+        (Inpainter(small_weights), 2),
+        (Inpainter(small_weights, method="network"), 2),
+        (Inpainter(torch.nn.Identity()), 2),
+    ):
+        inpainter.warm_up().join()
+        assert len(compiled) == times
 
 
 def test_exemplar_needs_no_network(make_photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,17 @@ def test_what_cannot_be_filled_is_one_line(
     assert words in reason
 
 
+def test_messages_name_the_forms_fields_and_no_options(
+    service: int, make_photo: Maker, make_mask: Maker
+) -> None:
+    photo = png(make_photo(32, 24))
+    status, _, content = ask(service, body=form(photo=photo, mask=png(make_mask(31, 24))))
+    reason = json.loads(content)["error"]
+    assert status == 400 and "--" not in reason and "or fit_mask to scale it" in reason
+    status, _, content = ask(service, body=form(photo=photo, rule="alpha"))
+    assert status == 400 and "--" not in str(content)
+
+
 def test_photos_of_too_many_pixels_are_not_decoded(service: int, make_mask: Maker) -> None:
     huge = png(Image.new("1", (3000, 2000)))
     for parts in ({"photo": huge, "rule": "alpha"}, {"photo": png(make_mask(9, 9)), "mask": huge}):

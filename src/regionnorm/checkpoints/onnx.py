@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regionnorm._extras import require
+from regionnorm.models.base import check_inputs
 
 __all__ = ["FORMAT", "OnnxNetwork", "load_onnx"]
 
@@ -59,7 +60,11 @@ class OnnxNetwork(nn.Module):
 
         Returns:
             The network's whole picture in [0, 1], ``[B, 3, H, W]``.
+
+        Raises:
+            ValueError: The shapes do not fit, or a side is below 16 pixels.
         """
+        check_inputs(image, mask)
         filled = [
             torch.from_numpy(self._session.run(None, {"image": i, "mask": m})[0])
             for i, m in zip(_pictures(image), _pictures(mask), strict=True)

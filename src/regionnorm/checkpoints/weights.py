@@ -252,7 +252,7 @@ def load_pretrained(
         path = packaged[name]
     elif path.is_dir():
         path = _run_weights(path)
-    elif not path.is_file() and path.suffix != ".onnx" and not is_url(name):
+    elif not path.is_file() and path.suffix.lower() != ".onnx" and not is_url(name):
         if name.count("/") != 1 or path.suffix:
             choices = ", ".join(packaged) or "none"
             raise ValueError(
@@ -260,7 +260,7 @@ def load_pretrained(
                 f"a hub repository owner/name, or packaged weights ({choices})"
             )
         path = download(name)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         if is_url(path) and not path.is_file():
             raise FileNotFoundError(f"weights file {path} does not exist")
         with local_copy(path) as local:

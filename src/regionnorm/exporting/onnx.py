@@ -83,7 +83,7 @@ def export(
         ImportError: onnx or onnxruntime is missing.
     """
     target = Path(path)
-    if target.suffix != ".onnx":
+    if target.suffix.lower() != ".onnx":
         raise ValueError(f"{target} should end in .onnx")
     network = model if isinstance(model, InpaintingModel) else find_network(model)
     for module in ("onnx", "onnxruntime"):

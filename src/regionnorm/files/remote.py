@@ -203,8 +203,13 @@ class RemotePath:
         try:
             store.invalidate_cache()  # others write there too
             yield store, path
-        except (ImportError, FileNotFoundError, IsADirectoryError, GeneratorExit):
+        except (ImportError, GeneratorExit):
             raise
+        except (FileNotFoundError, IsADirectoryError) as error:
+            # The store's own words may name no place, as those on a bucket that is not there.
+            if self.url in str(error):
+                raise
+            raise type(error)(error.errno or errno.ENOENT, _line(error), self.url) from error
         except PermissionError as error:
             raise PermissionError(errno.EACCES, _line(error), self.url) from error
         except Exception as error:  # botocore's, aiohttp's and others' are no OSError
@@ -227,6 +232,8 @@ def as_place(path: str | os.PathLike[str]) -> Place:
     if isinstance(path, (Path, RemotePath)):
         return path
     text = os.fspath(path)
+    if not text:
+        raise ValueError("a path is empty; name a file or a folder, '.' for the current one")
     if not is_url(text):
         return Path(text)
     if text.lower().startswith("file://"):

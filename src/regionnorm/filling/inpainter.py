@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
@@ -217,6 +218,26 @@ class Inpainter:
     def varies(self, hole: npt.NDArray[np.bool_]) -> bool:
         """Whether variants of the fill of this hole, bool ``[H, W]``, can differ at all."""
         return self._method(None, hole) != "network"
+
+    def warm_up(self) -> threading.Thread:
+        """Compile what wide holes need in a thread, once on each machine: some 15 seconds.
+
+        A fill that is asked for meanwhile waits for it. Where this inpainter fills by its network
+        alone there is nothing to do.
+
+        Returns:
+            The thread, at work; nobody has to wait for it.
+        """
+        thread = threading.Thread(target=self._compile, name="warm-up", daemon=True)
+        thread.start()
+        return thread
+
+    def _compile(self) -> None:
+        if self.method == "network" or self._own or not numba_works():
+            return
+        from regionnorm.filling.completion.complete import warm_up
+
+        warm_up()
 
     def _method(self, method: str | None, hole: npt.NDArray[np.bool_]) -> str:
         """What to do for a photo, of what was asked for and what there is."""

@@ -60,7 +60,7 @@ class InpaintingModel(nn.Module):
         Raises:
             ValueError: The shapes do not fit.
         """
-        _check(image, mask)
+        check_inputs(image, mask)
         height, width = image.shape[-2:]
         hole = (mask > 0.5).to(image.dtype)
         known = torch.where(hole > 0, 0.0, image)
@@ -80,7 +80,8 @@ class InpaintingModel(nn.Module):
         return {"output": self.fill(image, mask)}
 
 
-def _check(image: Tensor, mask: Tensor) -> None:
+def check_inputs(image: Tensor, mask: Tensor) -> None:
+    """Raise ValueError where a picture and its mask are nothing a network takes."""
     if image.dim() != 4 or image.shape[1] != 3:
         raise ValueError(f"image has shape {list(image.shape)}; expected [B, 3, H, W]")
     if mask.shape != (image.shape[0], 1, *image.shape[2:]):

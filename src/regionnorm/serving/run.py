@@ -57,6 +57,7 @@ def serve(
     if on_start is not None:
         shown = f"[{host}]" if ":" in host else host
         on_start(f"http://{shown}:{listening.getsockname()[1]}")
+    inpainter.warm_up()  # the first client should not wait for a compiler
     server = uvicorn.Server(config)
     stop = server.handle_exit
 

@@ -79,6 +79,7 @@ def serve(
     with suppress(KeyboardInterrupt), running(inpainter, options or AppOptions()) as (_, url):
         if on_start is not None:
             on_start(url)
+        inpainter.warm_up()  # the first visitor should not wait for a compiler
         threading.Event().wait()
 
 
