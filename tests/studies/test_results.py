@@ -22,7 +22,9 @@ LABELS = [interval_label(interval) for interval in (*INTERVALS, None)]
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6")
 
 
-def fake_results(study: Study, folder: Path) -> Results:
+def fake_results(
+    study: Study, folder: Path, found: dict[str, tuple[tuple[int, float], ...]] | None = None
+) -> Results:
     """A PSNR of 20 + the group's position + a tenth of the seed, minus the interval's position."""
     for position, group in enumerate(study.groups):
         for run in group.runs:
@@ -45,6 +47,7 @@ def fake_results(study: Study, folder: Path) -> Results:
                 recipe=asdict(run.recipe),
                 data={"size": 128, "masks": "fixed"},
                 versions={"python": "3"},
+                found=found or {},
             ).save(folder / run.name)
     return Results(folder)
 
@@ -127,6 +130,19 @@ DASHED = {
     "table6": {2.52, 0.50, 0.02},
     "figure6": {24.47, 24.37, 24.24, 25.10},
 }
+
+
+def test_figure_6_shows_where_rn_l_looks_if_the_runs_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, drawn = get_study("figure6"), []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    found = {"a": ((80, 0.2), (160, 0.9)), "b": ((80, 0.2), (160, 0.1))}
+    _, made = plot(study, fake_results(study, tmp_path / "runs", found), tmp_path)
+    assert made.file == "figure6-regions.png"
+    assert [axes.get_title() for axes in drawn[1].axes] == [group.label for group in study.groups]
+    lines = [tuple(line.get_ydata()) for line in drawn[1].axes[0].lines]
+    assert lines == [(0.2, 0.9), (0.2, 0.1)] * len(study.groups[0].runs)
 
 
 def test_a_plot_is_saved_as_png(tmp_path: Path) -> None:

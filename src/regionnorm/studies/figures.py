@@ -36,13 +36,14 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def plot(study: Study, results: Results, folder: Path) -> tuple[Figure, ...]:
-    """Draw a study's plot into its folder; none for studies of pictures."""
-    if study.name not in _PLOTS:
-        return ()
-    draw, caption = _PLOTS[study.name]
-    name = f"{study.name}.png"
-    save_figure(draw(study, results), folder / name)
-    return (Figure(name, caption),)
+    """Draw a study's plots into its folder; none for studies of pictures."""
+    figures = []
+    for name, draw, caption in _PLOTS.get(study.name, ()):
+        drawing = draw(study, results)
+        if drawing is not None:
+            save_figure(drawing, folder / name)
+            figures.append(Figure(name, caption))
+    return tuple(figures)
 
 
 def _differences(study: Study, results: Results) -> Any:
@@ -175,13 +176,51 @@ def _curve(
     )
 
 
+def _regions(study: Study, results: Results) -> Any:
+    """How well each RN-L's region meets the hole while training, a panel a group, a line a layer.
+
+    None where no run tells.
+    """
+    groups = [g for g in study.groups if results.get(g.runs[0].name).found]
+    if not groups:
+        return None
+    figure = new_figure((4.6 * len(groups), 3.8))
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        for run in group.runs:
+            found = results.get(run.name).found
+            for i, curve in enumerate(found.values()):
+                shade = 0.15 + 0.7 * i / max(1, len(found) - 1)
+                axes.plot(*zip(*curve, strict=True), color=str(1 - shade), linewidth=1)
+        axes.set_ylim(0, 1)
+        axes.set_title(group.label, fontsize=10)
+        axes.set_xlabel("iteration")
+    panels[0].set_ylabel("overlap of region and hole (IoU)")
+    return figure
+
+
 _AGAINST = "PSNR differences to the reference: a dot a seed, the paper's value dashed."
-_PLOTS: dict[str, tuple[Callable[[Study, Results], Any], str]] = {
-    "table1": (_by_interval, "PSNR by hole area, with the standard deviation over seeds."),
-    "table2": (_differences, _AGAINST),
-    "table3": (_differences, _AGAINST),
-    "table4": (_thresholds, "PSNR by threshold, with the standard deviation over seeds."),
-    "table5": (_l1_change, "l1 of RN minus the baseline's, with the deviation over seeds."),
-    "table6": (_differences, _AGAINST),
-    "figure6": (_curves, "PSNR while training; the band is the range over seeds."),
+_BAND = "PSNR while training; the band is the range over seeds."
+_FOUND = (
+    "Where RN-L looks: overlap of its region and the hole while training, a line a layer and seed, "
+    "deeper layers darker. 1 is the hole itself; a region of everything has the hole's share of "
+    "the area."
+)
+_PLOTS: dict[str, tuple[tuple[str, Callable[[Study, Results], Any], str], ...]] = {
+    "table1": (
+        ("table1.png", _by_interval, "PSNR by hole area, with the standard deviation over seeds."),
+    ),
+    "table2": (("table2.png", _differences, _AGAINST),),
+    "table3": (("table3.png", _differences, _AGAINST),),
+    "table4": (
+        ("table4.png", _thresholds, "PSNR by threshold, with the standard deviation over seeds."),
+    ),
+    "table5": (
+        ("table5.png", _l1_change, "l1 of RN minus the baseline's, with the deviation over seeds."),
+    ),
+    "table6": (("table6.png", _differences, _AGAINST),),
+    "figure6": (
+        ("figure6.png", _curves, _BAND),
+        ("figure6-regions.png", _regions, _FOUND),
+    ),
 }
