@@ -41,6 +41,7 @@ class FillApi:
             self.page.route("POST", f"{picture}/fills", self.fill),
             self.page.route("POST", f"{picture}/variants", self.another),
             self.page.route("POST", f"{picture}/regions", self.regions),
+            self.page.route("POST", f"{picture}/selections", self.select),
             self.page.route("GET", f"{visitor}/jobs/{{job}}", self.follow),
             self.page.route("DELETE", f"{visitor}/jobs/{{job}}", self.cancel),
         ]
@@ -69,6 +70,17 @@ class FillApi:
             if len(data) > MAX_BODY:
                 raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
         return bytes(data)
+
+    async def select(self, request: Any) -> Any:
+        """The mask of the object that the body, a PNG, goes over, or that a box holds."""
+        visitor, picture = self.page.picture(request)
+        corner = tuple(_whole(request, name) for name in ("left", "top"))
+        grow, box = _grow(request), _box(request)
+        data = await self.body(request)
+        stroke = await self.page.in_thread(decode_mask, data, corner, picture.size)
+        select = self.page.handlers.select
+        number = await self.page.in_thread(select, stroke, box, grow, picture, visitor)
+        return self._responses.JSONResponse({"mask": number})
 
     async def another(self, request: Any) -> Any:
         """Fill the same again in another way."""
@@ -148,3 +160,21 @@ def _whole(request: Any, name: str) -> int:
     if not re.fullmatch(r"\d{1,6}", given):
         raise ValueError(f"{name} is {given!r:.20}; give a whole number of pixels")
     return int(given)
+
+
+def _grow(request: Any) -> int:
+    given = request.query_params.get("grow", "0")
+    if not re.fullmatch(r"-?\d{1,4}", given):
+        raise ValueError(f"grow is {given!r:.20}; give a whole number of pixels")
+    return int(given)
+
+
+def _box(request: Any) -> tuple[int, int, int, int] | None:
+    given = request.query_params.get("box")
+    if given is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6}),(\d{1,6}),(\d{1,6}),(\d{1,6})", given)
+    if match is None:
+        raise ValueError(f"box is {given!r:.40}; give left,top,right,bottom in pixels")
+    left, top, right, bottom = map(int, match.groups())
+    return left, top, right, bottom

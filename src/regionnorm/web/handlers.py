@@ -27,8 +27,9 @@ from regionnorm.imaging import (
 )
 from regionnorm.inspecting.layers import LearnedRegion, learned_regions
 from regionnorm.masks.check import MaskOptions, make_mask
+from regionnorm.masks.selection import select_object
 from regionnorm.photo import read_photo
-from regionnorm.web.pictures import box_of, fill_file, read_preview
+from regionnorm.web.pictures import box_of, canvas_of, fill_file, read_preview
 from regionnorm.web.visitors import Gone, Picture, Store, Visitor, random_folder
 
 __all__ = ["VIEW_SIDE", "Handlers", "page_words"]
@@ -51,6 +52,7 @@ _WORDS = {
     "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
     "transparency and use --mask alpha, or save": "transparency, or save",
     "with --mask alpha": "in a program, with the mask alpha",
+    "give a scribble that is white somewhere, or a box": "go over the object, or around it",
     "; allow replacing it with --overwrite": "",
 }
 
@@ -136,6 +138,36 @@ class Handlers:
         """Make a mask by a rule of :func:`~regionnorm.masks.check.make_mask`; as `load_mask`."""
         checked = make_mask(read_photo(photo.path), rule)
         return _keep_mask(checked.hole, visitor), ()
+
+    def select(
+        self,
+        stroke: npt.NDArray[np.bool_],
+        box: tuple[int, int, int, int] | None,
+        grow: int,
+        photo: Picture,
+        visitor: Visitor,
+    ) -> str:
+        """Make a mask of the object that a stroke goes over, or that a box holds.
+
+        Args:
+            stroke: bool ``[H, W]``.
+            box: Left, top, right and bottom in pixels of :func:`canvas_of`; then the stroke goes
+                around the object.
+            grow: Pixels by which what is found grows.
+            photo: What it is in.
+            visitor: Whose it is.
+
+        Returns:
+            The number of the mask.
+        """
+        (width, height), (across, down) = photo.size, canvas_of(photo.size)
+        if box is not None:
+            share = width / across, height / down
+            left, top, right, bottom = (round(side * share[i % 2]) for i, side in enumerate(box))
+            box = left, top, min(width, right), min(height, bottom)
+        colours = read_photo(photo.there().path).colours()
+        scribble = stroke if box is None else None
+        return _keep_mask(select_object(colours, scribble, box=box, grow=grow), visitor)
 
     # --- filling ---------------------------------------------------------------------------------
 

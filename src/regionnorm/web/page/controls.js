@@ -88,6 +88,7 @@ export class Controls {
     const keys = {
       b: () => this.choose('brush'),
       e: () => this.choose('eraser'),
+      s: () => this.choose('select'),
       '[': () => this.resizeBrush(1 / 1.25),
       ']': () => this.resizeBrush(1.25),
       '+': act.in,

@@ -1,13 +1,13 @@
 // The hand on the photo: mouse, pen, fingers, wheel and arrow keys.
 //
 // What one pointer does is a tool's: `tools` below. A tool begins with a point of the photo and
-// returns {move(points), end(), drop()}. Tools that select by a click or a box, or that draw the
-// photo's border further out, belong there.
+// returns {move(points), end(), drop()}. Tools that draw the photo's border further out belong there.
 
 const TAP = { time: 250, reach: 10, again: 300, apart: 40 }; // milliseconds, screen pixels
 
 export class Hand {
-  // `page` has `ready()`, `width()` of the brush, `tool`, `painted(stroke)` and `touched()`.
+  // `page` has `ready()`, `width()` of the brush, `tool`, `painted(stroke)`, `selected(stroke)` and
+  // `touched()`.
   constructor(stage, view, page) {
     Object.assign(this, { stage, view, page });
     this.cursor = stage.querySelector('.rn-cursor');
@@ -16,7 +16,11 @@ export class Hand {
     this.tap = null; // a dot that may be the first half of a double tap
     this.space = false;
     this.keyboard = null; // {at, gesture}: the brush that arrow keys move
-    this.tools = { brush: (at) => this.paint(at, false), eraser: (at) => this.paint(at, true) };
+    this.tools = {
+      brush: (at) => this.paint(at, false),
+      eraser: (at) => this.paint(at, true),
+      select: (at) => this.paint(at, false, (stroke) => this.page.selected(stroke)),
+    };
     for (const name of ['pointerdown', 'pointermove', 'pointerup', 'pointercancel'])
       stage.addEventListener(name, (event) => this[name](event));
     stage.addEventListener('pointerleave', () => this.showCursor(null));
@@ -39,7 +43,7 @@ export class Hand {
 
   // --- tools -------------------------------------------------------------------------------------
 
-  paint(at, erase) {
+  paint(at, erase, done = (stroke) => this.page.painted(stroke)) {
     const stroke = { kind: 'stroke', erase, width: this.page.width() / this.view.scale, points: [at] };
     this.view.extend(stroke, 0);
     const leave = () => {
@@ -55,7 +59,7 @@ export class Hand {
       },
       end: () => {
         leave();
-        this.page.painted(stroke);
+        done(stroke);
       },
       drop: leave,
     };

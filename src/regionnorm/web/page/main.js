@@ -7,6 +7,7 @@ import { Fills } from './fills.js';
 import { Hand } from './hand.js';
 import { shareOf, wholeMask } from './mask.js';
 import { Memory } from './memory.js';
+import { Selection } from './select.js';
 import { Server } from './server.js';
 import { Timeline } from './timeline.js';
 import { View } from './view.js';
@@ -28,6 +29,7 @@ class Page {
     this.brush = this.find('.rn-brush input');
     this.auto = this.find('.rn-auto input');
     this.compare = this.find('.rn-compare input');
+    this.grow = this.find('.rn-grow input');
     this.tool = 'brush';
     this.server = new Server(base);
     this.pictures = []; // what the server keeps, latest first
@@ -37,10 +39,12 @@ class Page {
     this.view = new View(this.stage, (layers) => this.bitmaps.sharpen(layers));
     this.view.onDraw = () => this.drawn();
     this.fills = new Fills(element, this);
+    this.selection = new Selection(this);
     this.hand = new Hand(this.stage, this.view, {
       ready: () => Boolean(this.timeline.picture),
       width: () => Number(this.brush.value),
       painted: (stroke) => this.painted(stroke),
+      selected: (stroke) => this.selection.take(stroke),
       touched: () => this.setSplit(0),
       tell: (words) => (this.find('.rn-size').textContent = words),
       get tool() {

@@ -2,7 +2,7 @@
 //
 // A step is a picture that is painted on from then on ({kind: 'picture', picture}: opened, filled or
 // gone back to), or something painted: {kind: 'stroke', erase, width, points}, {kind: 'mask', number},
-// {kind: 'clear'}. Points are in pixels of the mask, so that the display's size never matters.
+// with the stroke that it was made `from` if there was one, {kind: 'clear'}. Points are in pixels of the mask, so that the display's size never matters.
 
 const MOST = 400;
 
