@@ -15,6 +15,7 @@ from regionnorm.cli.exporting import export
 from regionnorm.cli.filling import inpaint, serve_app
 from regionnorm.cli.making import convert, masks, models
 from regionnorm.cli.measuring import evaluate, visualize
+from regionnorm.cli.selecting import select
 from regionnorm.cli.serving import serve
 from regionnorm.cli.training import study, train
 
@@ -38,6 +39,7 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "study": study,
     "visualize": visualize,
     "masks": masks,
+    "select": select,
     "app": serve_app,
     "serve": serve,
     "models": models,

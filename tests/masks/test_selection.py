@@ -1,0 +1,170 @@
+"""A rough stroke, a box or a click selects the object that it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw
+
+from regionnorm.masks.selection import find_segmenter, select_object
+from regionnorm.masks.selection.contours import cut_up
+
+Pixels = npt.NDArray[np.uint8]
+Hole = npt.NDArray[np.bool_]
+
+BODY = (70, 60, 170, 120)
+
+
+@pytest.fixture
+def scene(rng: np.random.Generator) -> tuple[Pixels, Hole]:
+    """A body with a leg, of one noisy colour on another, and a second body beside it."""
+    mask = Image.new("L", (260, 180))
+    draw = ImageDraw.Draw(mask)
+    draw.ellipse(BODY, fill=255)
+    draw.rectangle((90, 110, 102, 150), fill=255)
+    thing = np.asarray(mask) > 127
+    draw.ellipse((195, 60, 250, 120), fill=255)
+    colours = np.where((np.asarray(mask) > 127)[..., None], (150, 90, 60), (80, 120, 70))
+    noisy = colours + rng.normal(0, 14, colours.shape)
+    return noisy.clip(0, 255).astype(np.uint8), thing
+
+
+def stroke(*points: tuple[int, int], width: int = 34) -> Hole:
+    image = Image.new("L", (260, 180))
+    ImageDraw.Draw(image).line(points, fill=255, width=width)
+    return np.asarray(image) > 127
+
+
+def overlap(one: Hole, other: Hole) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_rough_stroke_becomes_the_object_and_not_its_neighbour(scene: tuple[Pixels, Hole]) -> None:
+    photo, thing = scene
+    rough = stroke((80, 100), (110, 82), (180, 100))
+    assert (rough & ~thing).any() and overlap(rough, thing) < 0.6
+    found = select_object(photo, rough, segmenter=None)
+    assert overlap(found, thing) > 0.93
+    # The same for an image, for 16 bits, and each time.
+    other = select_object(
+        photo.astype(np.uint16) * 257, Image.fromarray(rough), segmenter=None
+    )
+    assert (other == found).all()
+
+
+def test_box_and_click_select_too(scene: tuple[Pixels, Hole]) -> None:
+    photo, thing = scene
+    assert overlap(select_object(photo, box=(64, 54, 178, 156), segmenter=None), thing) > 0.85
+    assert overlap(select_object(photo, points=[(120, 92)], segmenter=None), thing) > 0.85
+
+
+def test_selection_grows_and_shrinks_by_pixels(scene: tuple[Pixels, Hole]) -> None:
+    photo, _ = scene
+    widths = [
+        select_object(photo, stroke((90, 90), (150, 90)), grow=grow, segmenter=None)[90].sum()
+        for grow in (-4, 0, 5)
+    ]
+    assert np.diff(widths).tolist() == pytest.approx([8, 10], abs=1)
+
+
+def test_size_of_the_photo_changes_nothing_but_the_edge(scene: tuple[Pixels, Hole]) -> None:
+    photo, thing = scene
+    large = np.asarray(Image.fromarray(photo).resize((1040, 720), Image.Resampling.BICUBIC))
+    rough = np.kron(stroke((85, 90), (155, 90)), np.ones((4, 4), bool))
+    found = select_object(large, rough, segmenter=None)
+    assert found.shape == (720, 1040)
+    assert overlap(found, np.kron(thing, np.ones((4, 4), bool))) > 0.93
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (12, 9)])
+def test_tiny_photos_have_something_to_select(size: tuple[int, int], rng: object) -> None:
+    photo = np.full((*size, 3), 90, np.uint8)
+    painted = np.zeros(size, bool)
+    painted[0, 0] = True
+    assert select_object(photo, painted, segmenter=None).any()
+
+
+def test_pieces_cover_the_picture_and_end_at_its_contours(scene: tuple[Pixels, Hole]) -> None:
+    photo, thing = scene
+    cv2 = pytest.importorskip("cv2")
+    pieces = cut_up(cv2.cvtColor(photo, cv2.COLOR_RGB2LAB).astype(np.float32))
+    assert pieces.area.sum() == thing.size and pieces.area.min() > 0
+    share = pieces.mean(thing)
+    wrong = np.minimum(share, 1 - share) @ pieces.area
+    assert wrong < 0.05 * thing.sum()
+
+
+def test_wrong_input_is_said_in_one_line(scene: tuple[Pixels, Hole]) -> None:
+    photo, _ = scene
+    for named, words in (
+        ({}, "nothing is painted"),
+        ({"scribble": np.zeros((180, 260), bool)}, "nothing is painted"),
+        ({"scribble": np.ones((10, 20), bool)}, "the scribble is 20x10 but the photo is 260x180"),
+        ({"scribble": np.ones((180, 260, 3), bool)}, r"\[180, 260, 3\]; give \[H, W\]"),
+        ({"box": (50, 50, 50, 90)}, "the box 50,50,50,90 is empty"),
+        ({"box": (50, 50, 300, 90)}, "not inside the photo, 260x180"),
+        ({"points": [(260, 4)]}, "the point 260,4 is not on the photo"),
+        ({"points": [(120, 90)], "grow": 1001}, "grow is 1001"),
+        ({"points": [(120, 90)], "grow": -900}, "nothing is left"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            select_object(photo, **named, segmenter=None)  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="give an image, or RGB"):
+        select_object(photo[..., 0], points=[(1, 1)], segmenter=None)
+
+
+# --- with a network ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """An ONNX file that takes for the object what is redder than most."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = helper.make_tensor("w", kind, (1, 3, 1, 1), [1.0, -1.0, 0.0])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "redness",
+        [helper.make_tensor_value_info("x", kind, (1, 3, 320, 320))],
+        [helper.make_tensor_value_info("y", kind, (1, 1, 320, 320))],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path = tmp_path / "u2netp.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_network_of_the_persons_own_is_asked(
+    scene: tuple[Pixels, Hole], network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, thing = scene
+    rough = stroke((80, 90), (120, 90), width=10)
+    found = select_object(photo, rough, segmenter=network)
+    assert overlap(found, thing) > 0.85
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", str(network))
+    assert find_segmenter() == network
+    assert (select_object(photo, rough) == found).all()
+    # What is no network is named.
+    wrong = network.with_name("wrong.onnx")
+    wrong.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"wrong\.onnx is no U²-Net") as error:
+        select_object(photo, rough, segmenter=wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_network_is_looked_for_where_rembg_keeps_it(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGIONNORM_SEGMENTER", raising=False)
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    assert find_segmenter() is not None
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", "")
+    assert find_segmenter() is None
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", str(tmp_path / "gone.onnx"))
+    with pytest.raises(ValueError, match=r"gone\.onnx, which is no file"):
+        find_segmenter()
