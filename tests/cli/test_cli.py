@@ -26,6 +26,7 @@ COMMANDS = (
     "study",
     "visualize",
     "masks",
+    "select",
     "app",
     "models",
     "convert",
@@ -252,6 +253,37 @@ def test_masks_lie_in_the_interval(run_cli: RunCli, tmp_path: Path) -> None:
     areas = [read_mask(path).mean() for path in sorted(out.glob("*.png"))]
     assert len(areas) == 6
     assert all(0.2 < area <= 0.3 for area in areas)
+
+
+def test_select_writes_the_mask_of_what_a_stroke_goes_over(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", "")
+    pixels = np.full((90, 120, 3), 200, np.uint8)
+    pixels[30:70, 40:90] = (40, 90, 160)
+    stroke = np.zeros((90, 120), np.uint8)
+    stroke[42:60, 48:84] = 255
+    photo, scribble, out = (tmp_path / name for name in ("photo.png", "stroke.png", "mask.png"))
+    Image.fromarray(pixels).save(photo)
+    Image.fromarray(stroke).save(scribble)
+    arguments = ("select", photo, "-o", out)
+    code, printed, note = run_cli(*arguments, "--scribble", scribble, "--preview", tmp_path / "p.png")
+    found = read_mask(out)
+    assert (code, printed) == (0, f"{out} ({found.mean():.1%} of the photo)\n")
+    assert "--segmenter" in note
+    assert found[32:68, 42:88].all() and 1960 < found.sum() < 2040
+    assert (np.asarray(Image.open(tmp_path / "p.png"))[..., 0] > 180)[found].all()
+    assert run_cli(*arguments, "--box", "38,28,92,72", "--grow", -2, "--overwrite")[0] == 0
+    assert read_mask(out).sum() == pytest.approx(46 * 36, rel=0.03)
+    for more, words in (
+        ((), "mask.png exists; allow replacing it with --overwrite"),
+        (("--overwrite", "--box", "1,2,3"), "--box is '1,2,3'"),
+        (("--overwrite", "--point", "x,2"), "--point is 'x,2'"),
+        (("--overwrite",), "nothing is painted; give a scribble"),
+        (("--overwrite", "--point", "500,2"), "the point 500,2 is not on the photo, 120x90"),
+    ):
+        code, _, error = run_cli(*arguments, *more)
+        assert code == 2 and words in error and error.count("\n") == 1
 
 
 def test_masks_without_interval_cover_all_six(run_cli: RunCli, tmp_path: Path) -> None:

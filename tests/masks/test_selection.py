@@ -143,9 +143,19 @@ def test_network_of_the_persons_own_is_asked(
     scene: tuple[Pixels, Hole], network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo, thing = scene
-    rough = stroke((80, 90), (120, 90), width=10)
+    rough = stroke((85, 90), (155, 90), width=40)
     found = select_object(photo, rough, segmenter=network)
-    assert overlap(found, thing) > 0.85
+    assert overlap(found, thing) > 0.93
+    seen: list[bytes] = []
+
+    def nothing(picture: Pixels, _: Path) -> npt.NDArray[np.float32]:
+        seen.append(picture.tobytes())
+        return np.zeros(picture.shape[:2], np.float32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("regionnorm.masks.selection.select.saliency", nothing)
+        assert select_object(photo, rough, segmenter=network).sum() < found.sum()
+    assert len(seen) == 1
     monkeypatch.setenv("REGIONNORM_SEGMENTER", str(network))
     assert find_segmenter() == network
     assert (select_object(photo, rough) == found).all()

@@ -133,6 +133,12 @@ def test_what_the_page_sends_wrongly_is_answered_with_one_line(
         page.post("photos?name=x.png", png(Image.new("L", (400, 300)))): (400, "400x300"),
         page.post(f"pictures/{picture}/fills", b"no mask"): (400, "no PNG"),
         page.post(f"pictures/{picture}/fills?left=x", b""): (400, "left is 'x'"),
+        page.post(f"pictures/{picture}/selections?grow=much"): (400, "grow is 'much'"),
+        page.post(f"pictures/{picture}/selections?box=1,2"): (400, "box is '1,2'"),
+        page.post(f"pictures/{picture}/selections", png(Image.new("L", (9, 9)))): (
+            400,
+            "nothing is painted yet",
+        ),
         page.post(f"pictures/{picture}/masks?rule=color:%23fff"): (400, "not known here"),
         page.post(f"pictures/{picture}/masks?name=m.png", png(Image.new("L", (9, 9)))): (
             400,

@@ -455,6 +455,80 @@ def test_eraser_undo_redo_clear_and_shortcuts(page: Page, photo: Path) -> None:
     assert 0 < mask_of(page).sum() < stroke.sum() / 2
 
 
+# --- selecting ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A photo, 300x200, with a blue thing from (100, 60) to (200, 140)."""
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", "")
+    pixels = np.full((200, 300, 3), (190, 180, 160), np.uint8)
+    pixels[60:140, 100:200] = (40, 80, 150)
+    path = tmp_path / "thing.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def selected(page: Page, count: int) -> npt.NDArray[np.bool_]:
+    page.wait_for_function(
+        f"regionnorm.timeline.items.length === {count}"
+        " && !document.querySelector('.rn-opening') && !regionnorm.view.stroke"
+    )
+    return mask_of(page)
+
+
+def test_stroke_or_loop_selects_the_object_grows_and_is_undone(page: Page, thing: Path) -> None:
+    open_photo(page, thing)
+    by_hand(page)
+    grow = page.locator(".rn-grow input")
+    expect(grow).to_be_hidden()
+    page.keyboard.press("s")
+    expect(grow).to_be_visible()
+    grow.fill("0")
+    page.locator(".rn-brush input").fill("120")
+    paint(page, (0.42, 0.45), (0.6, 0.55))
+    found = selected(page, 1)
+    assert found[60:140, 100:200].mean() > 0.99 and found.sum() < 8100
+    assert steps(page) == ["picture", "mask"]
+    # The slider changes what was selected last, in its place.
+    grow.fill("20")
+    page.wait_for_function("regionnorm.timeline.items[0].grown === 20")
+    assert selected(page, 1).sum() == pytest.approx(112 * 92, rel=0.02)
+    page.keyboard.press("Control+z")
+    assert not mask_of(page).any()
+    # Around it, instead of over it.
+    grow.fill("0")
+    page.keyboard.press("[")
+    page.locator(".rn-brush input").fill("12")
+    around = [(0.3, 0.25), (0.7, 0.24), (0.71, 0.76), (0.3, 0.75), (0.3, 0.27)]
+    paint(page, *around)
+    assert (selected(page, 1) == found).mean() > 0.99
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    assert steps(page) == ["picture", "mask", "picture"]
+
+
+def test_object_is_selected_by_touch_and_by_keyboard_and_filled_at_once(
+    browser: Browser, address: str, thing: Path
+) -> None:
+    with visit(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        open_photo(page, thing)
+        page.locator("[data-tool=select]").tap()
+        boxes = [one.bounding_box() for one in page.locator(".rn-bar button:visible").all()]
+        assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+        Fingers(page).drag(((0.42, 0.48), (0.6, 0.52)))
+        settle(page, 1)
+        assert steps(page) == ["picture", "mask", "picture"]
+    with visit(browser, address) as page:
+        open_photo(page, thing)
+        by_hand(page)
+        page.locator(".rn-stage").focus()
+        for key in ("s", "Enter", "Enter"):  # a click, in the middle
+            page.keyboard.press(key)
+        found = selected(page, 1)
+        assert found[65:135, 105:195].mean() > 0.95 and found.mean() < 0.16
+
+
 # --- one picture ---------------------------------------------------------------------------------
 
 

@@ -52,7 +52,6 @@ _WORDS = {
     "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
     "transparency and use --mask alpha, or save": "transparency, or save",
     "with --mask alpha": "in a program, with the mask alpha",
-    "give a scribble that is white somewhere, or a box": "go over the object, or around it",
     "; allow replacing it with --overwrite": "",
 }
 

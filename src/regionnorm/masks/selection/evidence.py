@@ -19,7 +19,7 @@ Hole = npt.NDArray[np.bool_]
 # paint the inside of things, and about two thirds of their width.
 _DISTANCES = (-1, -0.6, -0.2, 0.2, 0.6, 1, 2, 4)
 _ODDS = (5, 4, 2.2, 0.3, -0.7, -1.7, -2.9, -4)
-_LINE, _LINE_REACH = 0.07, 0.24  # a stroke of a smaller radius is a line; what it stands for
+_LINE, _LINE_REACH = 0.1, 0.24  # a stroke of a smaller radius is a line; what it stands for
 _COLOURS = ((0, 256, 10), (78, 178, 14), (78, 178, 14))  # lowest, highest, bins of CIELAB
 _STEPS = 12  # of what spreads from piece to piece
 _FAR = 2.2  # radii from which on a piece is taken for background to begin with

@@ -1,6 +1,8 @@
-// The object that a rough stroke goes over, or a loop goes around: the server finds it.
+// The object that a rough stroke goes over, a loop goes around or a click means: the server finds it.
 
 import { exportMask } from './mask.js';
+
+const CLICK = 0.3; // of what is in sight: how wide a click's object may be
 
 export class Selection {
   // `page` has `server`, `timeline`, `view`, `bitmaps`, `fills`, `auto`, `grow` and `say(place, text)`.
@@ -18,10 +20,11 @@ export class Selection {
     this.page.element.classList.add('rn-opening');
     say('fill', '');
     try {
-      const part = await exportMask([stroke], picture.canvas, view.masks);
+      const part = await exportMask([this.meant(stroke, picture.canvas)], picture.canvas, view.masks);
       if (!part) return; // beside the photo
       const box = around(stroke, picture.canvas);
-      const pixels = Math.round((Number(this.page.grow.value) * Math.max(picture.width, picture.height)) / 1000);
+      const grown = Number(this.page.grow.value);
+      const pixels = Math.round((grown * Math.max(picture.width, picture.height)) / 1000);
       const query = `left=${part.left}&top=${part.top}&grow=${pixels}${box ? `&box=${box}` : ''}`;
       const told = await server.ask('POST', `pictures/${picture.number}/selections?${query}`, part.blob);
       await this.page.bitmaps.loadMask(told.mask, picture);
@@ -31,7 +34,7 @@ export class Selection {
         if (this.turn !== turn || timeline.steps[timeline.at - 1] !== old) return;
         timeline.undo();
       }
-      const step = { kind: 'mask', number: told.mask, from: stroke };
+      const step = { kind: 'mask', number: told.mask, from: stroke, grown };
       timeline.add(step);
       if (this.page.auto.checked && !old) this.page.fills.painted(step);
     } catch (error) {
@@ -41,6 +44,15 @@ export class Selection {
       view.refresh('mask');
       if (this.turn === turn) this.page.element.classList.remove('rn-opening');
     }
+  }
+
+  // A click says nothing of how large the object is: what is in sight does.
+  meant({ points, width, ...rest }, size) {
+    const [first] = points;
+    const moved = Math.max(...points.map(([x, y]) => Math.hypot(x - first[0], y - first[1])));
+    const { view } = this.page;
+    const seen = Math.max(Math.min(size[0], view.width / view.scale), Math.min(size[1], view.height / view.scale));
+    return { ...rest, points, width: moved < width / 2 ? Math.max(width, CLICK * seen) : width };
   }
 
   // The last selection grows or shrinks as the slider was moved.
