@@ -267,12 +267,13 @@ def test_select_writes_the_mask_of_what_a_stroke_goes_over(
     Image.fromarray(pixels).save(photo)
     Image.fromarray(stroke).save(scribble)
     arguments = ("select", photo, "-o", out)
-    code, printed, note = run_cli(*arguments, "--scribble", scribble, "--preview", tmp_path / "p.png")
+    seen = tmp_path / "seen.png"
+    code, printed, note = run_cli(*arguments, "--scribble", scribble, "--preview", seen)
     found = read_mask(out)
     assert (code, printed) == (0, f"{out} ({found.mean():.1%} of the photo)\n")
     assert "--segmenter" in note
     assert found[32:68, 42:88].all() and 1960 < found.sum() < 2040
-    assert (np.asarray(Image.open(tmp_path / "p.png"))[..., 0] > 180)[found].all()
+    assert (np.asarray(Image.open(seen))[..., 0] > 180)[found].all()
     assert run_cli(*arguments, "--box", "38,28,92,72", "--grow", -2, "--overwrite")[0] == 0
     assert read_mask(out).sum() == pytest.approx(46 * 36, rel=0.03)
     for more, words in (

@@ -49,9 +49,7 @@ def test_rough_stroke_becomes_the_object_and_not_its_neighbour(scene: tuple[Pixe
     found = select_object(photo, rough, segmenter=None)
     assert overlap(found, thing) > 0.93
     # The same for an image, for 16 bits, and each time.
-    other = select_object(
-        photo.astype(np.uint16) * 257, Image.fromarray(rough), segmenter=None
-    )
+    other = select_object(photo.astype(np.uint16) * 257, Image.fromarray(rough), segmenter=None)
     assert (other == found).all()
 
 

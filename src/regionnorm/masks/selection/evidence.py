@@ -50,7 +50,8 @@ def evidence(pieces: Pieces, lab: Plane, distance: Plane, seen: Plane | None) ->
         seen: How much each pixel looks like part of an object, if a network has been asked.
     """
     columns = clues(pieces, lab, distance, seen)
-    return columns @ np.array(_WEIGHTS if seen is None else _WEIGHTS_SEEN)
+    odds: Numbers = columns @ np.array(_WEIGHTS if seen is None else _WEIGHTS_SEEN)
+    return odds
 
 
 def clues(pieces: Pieces, lab: Plane, distance: Plane, seen: Plane | None) -> Numbers:
@@ -155,7 +156,7 @@ def _spread(pieces: Pieces, share: Numbers) -> Numbers:
     """Shares that flow to neighbours, less over stronger contours."""
     weights = pieces.matrix(pieces.border * np.exp(-pieces.strength))
     total = np.asarray(weights.sum(axis=1)).ravel() + 1e-3
-    flowing = share.copy()
+    flowing: Numbers = share.copy()
     for _ in range(_STEPS):
         flowing = 0.3 * share + 0.7 * (weights @ flowing + 1e-3 * flowing) / total
     return flowing

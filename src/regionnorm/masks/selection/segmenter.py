@@ -37,6 +37,8 @@ def find_segmenter() -> Path | None:
         if not Path(named).is_file():
             raise ValueError(f"REGIONNORM_SEGMENTER is {named}, which is no file")
         return Path(named)
+    if find_spec("onnxruntime") is None:  # nothing could run it
+        return None
     package = find_spec("rembg")
     homes = list(package.submodule_search_locations or ()) if package else []
     homes.append(os.environ.get("U2NET_HOME") or os.path.join(os.path.expanduser("~"), ".u2net"))
@@ -60,7 +62,8 @@ def saliency(picture: npt.NDArray[np.uint8], network: Path) -> npt.NDArray[np.fl
     cv2 = require("cv2", extra="eval")
     small = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     small /= max(1.0, float(small.max()))
-    planes = ((small - np.float32(_MEAN)) / np.float32(_SPREAD)).transpose(2, 0, 1)[None]
+    mean, spread = np.array([_MEAN, _SPREAD], np.float32)
+    planes = ((small - mean) / spread).transpose(2, 0, 1)[None]
     try:
         session = _session(str(network))
         found = session.run(None, {session.get_inputs()[0].name: planes})[0][0, 0]

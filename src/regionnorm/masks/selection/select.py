@@ -80,10 +80,12 @@ def select_object(
             f"the photo is {colours.dtype} {list(colours.shape)}; give an image, or RGB uint8 "
             "[H, W, 3]"
         )
-    network = find_segmenter() if segmenter == "auto" else segmenter and Path(segmenter)
+    if segmenter == "auto":
+        segmenter = find_segmenter()
+    network = None if segmenter is None else Path(segmenter)
     stroke = _stroke(colours.shape[:2], scribble, box, points)
     within = None if box is None else _inside(colours.shape[:2], box)
-    found = _find(colours, stroke, within, network or None)
+    found = _find(colours, stroke, within, network)
     grown = _grow(found, grow)
     if not grown.any():
         raise ValueError(f"nothing is left of the object when it shrinks by {-grow} pixels")
@@ -148,10 +150,13 @@ def _grow(found: Hole, pixels: int) -> Hole:
     cv2 = require("cv2", extra="eval")
     if pixels == 0 or not found.any():
         return found
+    window = bounding_window(found).grow(max(pixels, 0) + 2, *found.shape)
+    part = found[window.slices]
     # What touches the photo's border goes on beyond it.
-    ground = found if pixels < 0 else ~found
+    ground = part if pixels < 0 else ~part
     distance = cv2.distanceTransform(ground.astype(np.uint8), cv2.DIST_L2, 5)
-    grown: Hole = distance > -pixels if pixels < 0 else distance <= pixels
+    grown = np.zeros_like(found)
+    grown[window.slices] = distance > -pixels if pixels < 0 else distance <= pixels
     return grown
 
 
