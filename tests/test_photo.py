@@ -213,6 +213,29 @@ def test_metadata_stays_and_the_orientation_is_reset(
             assert [round(float(value)) for value in image.info["dpi"]] == [300, 300]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_sizes_in_the_metadata_are_those_of_the_pixels(
+    tmp_path: Path, make_photo: Maker, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 40, 30
+    xmp = b'<x a="1" exif:PixelXDimension="40"/><exif:PixelYDimension>30</exif:PixelYDimension>'
+    options = {"exif": exif.tobytes()} | ({} if suffix in (".png", ".tif") else {"xmp": xmp})
+    make_photo(40, 30).save(tmp_path / f"a{suffix}", **options)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    for number, (made, size) in enumerate(
+        ((photo, (30, 40)), (photo.on_canvas(5, 3, 2, 0), (37, 43)))
+    ):
+        write_photo(made, tmp_path / f"{number}{suffix}")
+        with Image.open(tmp_path / f"{number}{suffix}") as image:
+            entries = image.getexif().get_ifd(0x8769)
+            assert (image.size, (entries[0xA002], entries[0xA003])) == (size, size)
+            if "xmp" in options:
+                text = image.info["xmp"]
+                assert b'PixelXDimension="%d"' % size[0] in text and b">%d</" % size[1] in text
+
+
 def test_text_and_colour_chunks_of_png_stay(tmp_path: Path, make_photo: Maker) -> None:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("Author", "someone")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from regionnorm.filling.expand import Margins, expand_photo
 from regionnorm.filling.inpainter import inpaint_path
@@ -116,6 +116,45 @@ def test_files_grow_beside_what_a_mask_takes(
         filled[~hole], np.pad(np.asarray(photo), ((0, 0), (10, 0), (0, 0)))[~hole]
     )
     assert np.array_equal(np.asarray(Image.open(tmp_path / "used.png")) > 127, hole)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_mask_that_was_saved_can_be_given_again(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker, soft: bool
+) -> None:
+    make_photo(40, 30).save(tmp_path / "photo.png")
+    mask = make_mask(40, 30)
+    if soft:
+        mask = mask.filter(ImageFilter.GaussianBlur(2))
+    mask.save(tmp_path / "mask.png")
+    given = tmp_path / "mask.png"
+    for name in ("first", "again"):
+        report = inpaint_path(
+            red,
+            tmp_path / "photo.png",
+            given,
+            tmp_path / f"{name}.png",
+            expand=Margins.parse("left=25%,top=3"),
+            save_mask=tmp_path / f"{name}-mask.png",
+        )
+        assert report.failed == []
+        given = tmp_path / f"{name}-mask.png"
+    for kind in ("", "-mask"):
+        first, again = (Image.open(tmp_path / f"{n}{kind}.png") for n in ("first", "again"))
+        assert np.array_equal(np.asarray(first), np.asarray(again))
+
+
+def test_a_mask_that_leaves_the_new_border_black_has_it_filled_all_the_same(
+    tmp_path: Path, make_photo: Maker
+) -> None:
+    make_photo(40, 30).save(tmp_path / "photo.png")
+    mask = np.zeros((30, 50), np.uint8)
+    mask[5:9, 20:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = {"expand": Margins(left="10"), "save_mask": tmp_path / "used.png"}
+    inpaint_path(red, tmp_path / "photo.png", tmp_path / "mask.png", tmp_path / "o.png", **options)
+    mask[:, :10] = 255
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "used.png")), mask)
 
 
 def test_neither_mask_nor_margin_is_refused(tmp_path: Path, make_photo: Maker) -> None:

@@ -166,6 +166,23 @@ def test_two_clear_levels_are_a_mask_whatever_they_are(kind: str) -> None:
     assert np.array_equal(mask_to_array(labelled(kind)), checked.hole)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4])
+@pytest.mark.parametrize(
+    ("levels", "kind"), [((0, 60, 120), np.uint8), ((0, 9000, 18000), np.uint16)]
+)
+def test_a_level_between_two_dark_ones_shows_as_much_of_the_fill(
+    share: float, levels: tuple[int, int, int], kind: type
+) -> None:
+    mask = np.full((100, 100), levels[0], kind)
+    mask[:, :40], mask[:, 40 : 40 + round(100 * share)] = levels[2], levels[1]
+    checked = check(Image.fromarray(mask), (100, 100))
+    assert checked.cover is not None
+    assert (checked.cover[:, :40] == 255).all() and (checked.cover[:, 40] == 128).all()
+    assert (checked.cover[:, 90:] == 0).all() and np.array_equal(checked.hole, mask > 0)
+    hard = check(Image.fromarray(mask), (100, 100), hard=True)
+    assert hard.cover is None and hard.hole[:, :40].all() and not hard.hole[:, 90:].any()
+
+
 def test_two_levels_in_an_array_are_a_mask_too() -> None:
     expected = np.asarray(disk()) > 127
     for low, high, kind in ((0, 3, np.uint8), (0, 3, np.int64), (20, 90, np.uint8)):
@@ -258,6 +275,19 @@ def test_dilate_grows_the_hole_by_that_many_pixels() -> None:
     y, x = np.nonzero(grown)
     assert np.hypot(y - 20, x - 20).max() <= 7
     assert grown[20, 27] and grown[13, 20] and not grown[20, 28]
+
+
+def test_fit_keeps_a_soft_mask_soft() -> None:
+    soft = disk(60, 45).filter(ImageFilter.GaussianBlur(4))
+    checked = check(soft, fit=True)
+    assert checked.cover is not None
+    wanted = np.asarray(soft.resize((120, 90), Image.Resampling.BILINEAR)).astype(int)
+    gray = (wanted > 10) & (wanted < 245)
+    assert abs(checked.cover[gray].astype(int) - wanted[gray]).max() <= 1
+    assert check(soft, fit=True, hard=True).cover is None
+    inverted = check(Image.fromarray(255 - np.asarray(soft)), fit=True, invert=True)
+    assert inverted.cover is not None
+    assert abs(inverted.cover[gray].astype(int) - wanted[gray]).max() <= 2
 
 
 def test_fit_scales_a_mask_and_says_when_its_shape_differs() -> None:

@@ -37,6 +37,7 @@ from regionnorm.masks.check import (
     MaskOptions,
     is_mask_rule,
     make_mask,
+    mask_size,
     paint_preview,
 )
 from regionnorm.masks.soft import blend
@@ -311,19 +312,27 @@ def _prepared(
     photo: Photo, mask: str | os.PathLike[str] | None, settings: Settings
 ) -> tuple[Photo, CheckedMask]:
     """The photo on its canvas, and all of what is to be filled."""
-    checked = None if mask is None else make_mask(photo, mask, settings.mask_options)
     if settings.expand is None:
-        assert checked is not None
-        return photo, checked
+        assert mask is not None
+        return photo, make_mask(photo, mask, settings.mask_options)
     wide, new = expand_photo(photo, settings.expand)
-    if checked is None:
+    if mask is None:
         return wide, CheckedMask(new)
+    if not is_mask_rule(mask) and mask_size(mask) == wide.size:
+        return wide, _joined(make_mask(wide, mask, settings.mask_options), new)
+    checked = make_mask(photo, mask, settings.mask_options)
     hole, cover = new.copy(), None
     hole[~new] = checked.hole.ravel()
     if checked.cover is not None:
         cover = np.full(new.shape, 255, np.uint8)
         cover[~new] = checked.cover.ravel()
     return wide, replace(checked, hole=hole, cover=cover)
+
+
+def _joined(checked: CheckedMask, new: npt.NDArray[np.bool_]) -> CheckedMask:
+    """A mask of the larger canvas, as ``save_mask`` writes them, and all that is new."""
+    cover = None if checked.cover is None else np.where(new, np.uint8(255), checked.cover)
+    return replace(checked, hole=checked.hole | new, cover=cover)
 
 
 def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> Place:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode
-from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize
+from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize, upright
 from regionnorm.masks.colour_key import TOLERANCE, find_colour
 from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
@@ -32,6 +32,7 @@ __all__ = [
     "check_mask",
     "is_mask_rule",
     "make_mask",
+    "mask_size",
     "paint_preview",
 ]
 
@@ -136,6 +137,17 @@ def make_mask(
         hole, notes = _from_colour(photo, text)
     checked = check_mask(hole, photo.size, options, notes=notes)
     return CheckedMask(checked.hole, checked.warnings, opaque=text == "alpha")
+
+
+def mask_size(mask: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a mask file, upright.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: It is no image.
+    """
+    return decode(as_place(os.fspath(mask)), lambda image, _: upright(image).size)
 
 
 def check_mask(
@@ -244,6 +256,8 @@ def _fit(
         )
     levels = mask if mask.dtype == np.uint8 and mask.max() > 1 else mask_to_array(mask) * 255
     scaled = Image.fromarray(levels.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    if _cover(mask, options) is not None:
+        return np.asarray(scaled)
     # Its edges are soft from scaling, which says nothing about the file.
     return (np.asarray(scaled) > 255 * MASK_THRESHOLD).astype(np.uint8) * 255
 

@@ -19,6 +19,8 @@ _DARK, _BRIGHT = 64, 191  # a mask's pixels are darker or brighter than these, b
 _PHOTO_SHARE = 1 / 3  # of pixels between, above which it is no mask
 _COLOURED = 64  # levels between a pixel's channels from which on it counts as coloured
 _COLOURED_SHARE = 0.001
+_NOISE = 0.15 * 255  # from two clear levels
+_FEW, _FLAT = 8, 1e-3  # levels that somebody chose at most, and the share of pixels of each
 
 
 def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
@@ -48,7 +50,7 @@ def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
 
 def looks_like_photo(levels: npt.NDArray[Any]) -> bool:
     """Whether over a third of uint8 ``[H, W]`` is gray, neither dark nor bright."""
-    if two_levels(levels) is not None:
+    if two_levels(levels) is not None or _has_few_levels(levels):
         return False
     return bool(((levels >= _DARK) & (levels <= _BRIGHT)).mean() > _PHOTO_SHARE)
 
@@ -87,16 +89,30 @@ def _from_colours(gray: Levels, spread: Levels) -> tuple[Levels, tuple[str, ...]
 
 
 def _spread_out(levels: npt.NDArray[Any]) -> tuple[Levels, tuple[str, ...]]:
-    """Bring levels to 0 to 255; two that lie on one side of the threshold become 0 and 255."""
+    """Bring levels to 0 to 255; a few that lie on one side of the threshold are spread out."""
     most = np.iinfo(levels.dtype).max if levels.dtype in (np.uint8, np.uint16) else 65535
     hole = levels > most * MASK_THRESHOLD
-    if hole.any() and not hole.all():
+    low, high = int(levels.min()), int(levels.max())
+    one_sided = hole.all() or not hole.any()
+    few = one_sided and low < high and _has_few_levels(levels)
+    if not few and (not one_sided or two_levels(levels) is None):
         return (levels if most == 255 else levels // 257).astype(np.uint8), ()
-    threshold = two_levels(levels)
-    if threshold is None:
-        return (levels if most == 255 else levels // 257).astype(np.uint8), ()
+    # What lies between, an edge or a level of its own, shows as much of the fill.
+    spread = np.rint((levels.astype(np.float64) - low) * (255 / (high - low)))
+    count = len(np.unique(levels)) if few else 2
+    if not few:  # noise about the two is not meant
+        spread[spread < _NOISE] = 0
+        spread[spread > 255 - _NOISE] = 255
+    named = "two levels," if count == 2 else f"{count} levels, from"
+    joined = "and" if count == 2 else "to"
     note = (
-        f"the mask has two levels, {levels.min()} and {levels.max()} of {most}; "
-        "the brighter is taken for white"
+        f"the mask has {named} {low} {joined} {high} of {most}; "
+        f"the {'brighter' if count == 2 else 'brightest'} is taken for white"
     )
-    return ((levels > threshold) * 255).astype(np.uint8), (note,)
+    return spread.astype(np.uint8), (note,)
+
+
+def _has_few_levels(levels: npt.NDArray[Any]) -> bool:
+    """Whether somebody chose them: three at least, each more than edges have."""
+    values, counts = np.unique(levels, return_counts=True)
+    return 2 < len(values) <= _FEW and bool(counts.min() > _FLAT * levels.size)

@@ -22,7 +22,7 @@ from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode, save_image
 from regionnorm.imaging import array_to_image, luma, orientation_of, standardize, supports_mode
 from regionnorm.photo import _colours, _deep
-from regionnorm.photo._metadata import kept_info, save_options
+from regionnorm.photo._metadata import kept_info, save_options, sized_info
 
 __all__ = ["Photo", "check_target", "read_photo", "write_photo"]
 
@@ -115,7 +115,7 @@ class Photo:
         if self.image.mode == "P":
             image.putpalette(self.image.getpalette() or [], "RGB")
         image.paste(self.image, (left, top))
-        image.info = dict(self.image.info)
+        image.info = sized_info(self.image.info, image.size)
         if self.deep is None:
             return replace(self, image=image)
         around = ((top, bottom), (left, right), (0, 0))
@@ -277,8 +277,8 @@ def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None)
         upright = _turned(image if stored is None else stored, orientation)
     upright = _settled(upright)
     own = {key: upright.info[key] for key in ("transparency", "background") if key in upright.info}
-    everything: dict[Any, Any] = {**info, **own}
-    upright.info = everything
+    # Turned upright, width and height are exchanged.
+    upright.info = sized_info({**info, **own}, upright.size)
     return Photo(upright, deep, format_name, encoding, tuple(notes))
 
 

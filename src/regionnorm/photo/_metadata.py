@@ -10,10 +10,16 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-__all__ = ["kept_info", "save_options", "tiff_tags"]
+__all__ = ["kept_info", "save_options", "sized_info", "tiff_tags"]
 
 _ORIENTATION = 0x0112
 _XMP_TAG, _PROFILE_TAG = 700, 34675
+# The same size once more for main image, and for who reads no pixels.
+_WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 256, 257, 40962, 40963
+_XMP_SIZES = (
+    (rb"tiff:ImageWidth|exif:PixelXDimension", 0),
+    (rb"tiff:ImageLength|exif:PixelYDimension", 1),
+)
 # Tags of a TIFF file that describe how its pixels are stored, and its preview pictures.
 _STRUCTURE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281}
@@ -94,6 +100,35 @@ def _clean_xmp(image: Image.Image) -> bytes | None:
         return None
     xmp = re.sub(rb'tiff:Orientation="\d"', b'tiff:Orientation="1"', xmp)
     return re.sub(rb"<tiff:Orientation>\d<", b"<tiff:Orientation>1<", xmp)
+
+
+def sized_info(info: Mapping[Any, Any], size: tuple[int, int]) -> dict[Any, Any]:
+    """Return metadata that says this width and height wherever it says any: in EXIF and in XMP."""
+    new = dict(info)
+    if isinstance(info.get("exif"), bytes):
+        with suppress(Exception):  # damaged EXIF data raises nearly anything
+            new["exif"] = _sized_exif(info["exif"], size)
+    if isinstance(info.get("xmp"), bytes):
+        xmp = info["xmp"]
+        for names, side in _XMP_SIZES:
+            number = str(size[side]).encode()
+            xmp = re.sub(rb"((?:" + names + rb")\s*(?:=\s*[\"']|>\s*))\d+", rb"\g<1>" + number, xmp)
+        new["xmp"] = xmp
+    return new
+
+
+def _sized_exif(raw: bytes, size: tuple[int, int]) -> bytes:
+    exif = Image.Exif()
+    exif.load(raw)
+    entries = exif.get_ifd(ExifTags.IFD.Exif)
+    wanted = ((exif, _WIDTH, 0), (exif, _HEIGHT, 1))
+    wanted += ((entries, _EXIF_WIDTH, 0), (entries, _EXIF_HEIGHT, 1))
+    wrong = [
+        (tags, tag, side) for tags, tag, side in wanted if tags.get(tag, size[side]) != size[side]
+    ]
+    for tags, tag, side in wrong:
+        tags[tag] = size[side]
+    return exif.tobytes() if wrong else raw
 
 
 def save_options(
