@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tomllib
 import typer
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from regionnorm.checkpoints.weights import save_weights
 from regionnorm.cli import app
@@ -90,6 +90,9 @@ def workplace(
     scratched = photo.copy()
     scratched.paste("white", (10, 20, 70, 22))
     scratched.save("scan.tif")
+    frame = make_photo(320, 200)
+    ImageDraw.Draw(frame).text((30, 150), "A subtitle", "white", ImageFont.load_default(30))
+    frame.save("frame.png")
     painted = photo.copy()
     painted.paste("#ff00ff", mask=mask)
     painted.save("painted.png")

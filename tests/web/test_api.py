@@ -122,6 +122,67 @@ def test_photo_goes_in_and_its_fill_comes_out_whole_and_as_a_patch(
     assert [one["name"] for one in kept["pictures"]] == ["a photo-filled.png", "a photo.png"]
 
 
+def test_photo_grows_by_what_is_asked_for_again_and_again(page: Page, make_photo: Maker) -> None:
+    photo = make_photo(90, 60)
+    picture = page.open("photo.png", photo)
+    told = lines(page.post(f"pictures/{picture['number']}/fills?grow=10,0,20,5"))
+    grown = told[-1]["picture"]
+    assert (grown["width"], grown["height"], grown["box"]) == (120, 65, None)
+    assert grown["frame"] == [10, 0, 100, 60] and grown["parent"] == picture["number"]
+    result = pixels(image_of(page.get(f"pictures/{grown['number']}/file")))
+    assert (result[:60, 10:100] == pixels(photo)).all()
+    assert (result[:, :10] != 0).any() and (result[60:] != 0).any()
+    # On from there, an object with it; where the photo lies in it is known all the same.
+    white = png(Image.new("RGB", (20, 10), "white"))
+    address = f"pictures/{grown['number']}/fills?left=30&top=20&grow=0,7,0,0"
+    again = lines(page.post(address, white))[-1]["picture"]
+    assert again["frame"] == [10, 7, 100, 67]
+    after = pixels(image_of(page.get(f"pictures/{again['number']}/file")))
+    same = (after[7:] == result).all(axis=2)
+    assert not same[20:30, 30:50].all()
+    same[20:30, 30:50] = True
+    assert same.all()
+    patch = page.get(f"pictures/{again['number']}/patch")
+    assert patch.status_code == 404 and page.get(f"pictures/{again['number']}/small").is_success
+    looks = lines(page.post(f"pictures/{again['number']}/regions"))[-1]
+    assert "RN-L layers" in looks["summary"]
+
+
+def test_growth_that_cannot_be_is_refused_before_the_line(page: Page, make_photo: Maker) -> None:
+    number = page.open("photo.png", make_photo(100, 60))["number"]
+    for grow, words in (
+        ("1,2,3", "give pixels for left"),
+        ("-1,0,0,0", "give pixels for left"),
+        ("101,0,0,0", "at most 100"),
+        ("100,60,100,60", "the photo would grow to 300x180"),
+        ("0,0,0,0", "no PNG"),
+    ):
+        answer = page.post(f"pictures/{number}/fills?grow={grow}")
+        assert answer.status_code == 400 and words in answer.json()["error"], grow
+
+
+def test_gray_of_the_page_blends_photo_and_fill(page: Page, make_photo: Maker) -> None:
+    photo = make_photo(90, 60)
+    number = page.open("photo.png", photo)["number"]
+    levels = np.zeros((60, 90), np.uint8)
+    levels[10:50, 20:70] = 255
+    hard = lines(page.post(f"pictures/{number}/fills?left=0&top=0", png(Image.fromarray(levels))))
+    levels[10:50, 60:70] = 128
+    soft = lines(page.post(f"pictures/{number}/fills?left=0&top=0", png(Image.fromarray(levels))))
+    made = [
+        pixels(image_of(page.get(f"pictures/{told[-1]['picture']['number']}/file"))).astype(int)
+        for told in (hard, soft)
+    ]
+    there = np.s_[10:50, 60:70]
+    between = pixels(photo).astype(int)[there] * 127 / 255 + made[0][there] * 128 / 255
+    assert abs(made[1][there] - between).max() <= 1
+    levels[:] = 128
+    levels[:2] = 255
+    levels[-1] = 0
+    most = page.post(f"pictures/{number}/fills?left=0&top=0", png(Image.fromarray(levels)))
+    assert most.status_code == 400 and "use a harder brush" in most.json()["error"]
+
+
 def test_what_the_page_sends_wrongly_is_answered_with_one_line(
     page: Page, address: str, make_photo: Maker
 ) -> None:

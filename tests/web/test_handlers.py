@@ -159,7 +159,7 @@ def test_loaded_mask_comes_back_opaque_where_the_hole_is(
     make_mask(61, 47).save(tmp_path / "mask.png")
     for invert in (False, True):
         given = Path(shutil.copy(tmp_path / "mask.png", visitor.new_folder()))
-        number, warnings = handlers.load_mask(given, picture, visitor, invert=invert)
+        number, warnings, _ = handlers.load_mask(given, picture, visitor, invert=invert)
         with Image.open(visitor.mask(number)) as drawn:
             shown = np.asarray(drawn.convert("RGBA"))[..., 3] > 0
         assert (shown != read_mask(tmp_path / "mask.png")).all() == invert
@@ -173,7 +173,7 @@ def test_loaded_mask_that_looks_inverted_is_said_so(
     picture = opened(handlers, photo, visitor)
     given = visitor.new_folder() / "mask.png"
     make_mask(61, 47).point(lambda level: 255 - level).save(given)
-    _, warnings = handlers.load_mask(given, picture, visitor)
+    _, warnings, _ = handlers.load_mask(given, picture, visitor)
     assert len(warnings) == 1
     assert "“Load it inverted”" in warnings[0]
 
@@ -222,7 +222,7 @@ def test_painted_mask_that_cannot_be_used_is_refused(
 
 def test_painted_part_lies_where_its_corner_says() -> None:
     found = decode_mask(painted((20, 18), (0, 0, 20, 18)), (20, 12), (61, 47))
-    assert (found == hole()).all()
+    assert (found == np.where(hole(), 255, 0)).all()
 
 
 # --- filling -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from regionnorm.filling.inpainter import Inpainter
@@ -188,6 +188,15 @@ def steps(page: Page) -> list[str]:
 def view_of(page: Page) -> list[float]:
     seen: list[float] = page.evaluate("(({ x, y, scale }) => [x, y, scale])(regionnorm.view)")
     return seen
+
+
+def with_letters(photo: Image.Image) -> tuple[Image.Image, npt.NDArray[np.bool_]]:
+    """A photo with a date stamp, and where its letters are."""
+    drawn = Image.new("L", photo.size)
+    at = (photo.width // 2, photo.height - 50)
+    ImageDraw.Draw(drawn).text(at, "24.12.1998", 255, ImageFont.load_default(30))
+    photo.paste((255, 150, 30), mask=drawn)
+    return photo, np.asarray(drawn) > 127
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
@@ -695,7 +704,8 @@ def test_masks_are_loaded_and_found_and_regions_shown(
     page.wait_for_function("regionnorm.timeline.items.length === 1")
     assert (mask_of(page) == read_mask(tmp_path / "mask.png")).all()
     page.keyboard.press("Control+z")
-    menu(page, "scratches")
+    page.locator(".rn-find summary").click()
+    page.locator("[data-do=scratches]").click()
     page.wait_for_function("regionnorm.timeline.items.length === 1")
     found = mask_of(page)
     assert found[70:72, 30:170].mean() > 0.9 and found.mean() < 0.2
@@ -748,6 +758,223 @@ def test_several_photos_are_filled_at_once(
         assert packed.namelist() == ["0-filled.png", "1-filled.png"]
 
 
+# --- masks that find themselves, soft ones, and borders drawn outward ---------------------------
+
+
+def test_text_is_found_undone_and_filled(page: Page, tmp_path: Path, make_photo: Maker) -> None:
+    photo, letters = with_letters(make_photo(400, 300))
+    photo.save(tmp_path / "stamp.png")
+    open_photo(page, tmp_path / "stamp.png")
+    by_hand(page)
+    page.locator(".rn-find summary").click()
+    page.locator("[data-do=text]").click()
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    found = mask_of(page)
+    assert found[letters].mean() > 0.9 and found.mean() < 0.2
+    expect(page.locator(".rn-find .rn-list")).to_be_hidden()
+    page.keyboard.press("Control+z")
+    assert not mask_of(page).any()
+    page.keyboard.press("Control+y")
+    assert (mask_of(page) == found).all()
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    changed = (pixels(download(page, tmp_path)) != pixels(tmp_path / "stamp.png")).any(axis=2)
+    assert changed[letters].mean() > 0.8 and not changed[~found].any()
+
+
+def test_where_no_text_is_found_or_the_detector_is_missing_the_page_says_what_helps(
+    page: Page, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_photo(page, photo)
+    for name, words in (("", "No writing was found"), ("no_such_module", "regionnorm[text]")):
+        if name:
+            monkeypatch.setattr("regionnorm.masks.lines._PACKAGE", name)
+        page.locator(".rn-find summary").click()
+        page.locator("[data-do=text]").click()
+        expect(page.locator("[data-place=photo]")).to_contain_text(words)
+
+
+def levels_of(page: Page) -> npt.NDArray[np.uint8]:
+    """The mask as the page would save it, soft edges and all."""
+    with page.expect_download() as saved:
+        menu(page, "save")
+    with Image.open(saved.value.path()) as image:
+        return np.asarray(image.convert("L"))
+
+
+def set_range(page: Page, selector: str, value: int) -> None:
+    page.locator(selector).evaluate(
+        "(one, value) => { one.value = value; one.dispatchEvent(new Event('input')); }", value
+    )
+
+
+def test_soft_strokes_fade_into_the_photo_and_can_be_made_hard(
+    page: Page, photo: Path, tmp_path: Path
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    set_range(page, ".rn-brush input", 120)
+    page.locator(".rn-edge summary").click()
+    expect(page.locator(".rn-softness input")).to_be_visible()
+    set_range(page, ".rn-softness input", 80)
+    page.locator(".rn-edge summary").click()
+    paint(page, (0.4, 0.5), (0.6, 0.5))
+    soft = levels_of(page)
+    across = soft[:, 150].astype(int)
+    assert across[100] == 255 and len(set(across.tolist())) > 10
+    assert (np.diff(across[100:]) <= 1).all()  # fades outward
+    assert ((soft > 20) & (soft < 235)).mean() > 0.02
+    # What is filled is a blend of photo and fill.
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    before, after = pixels(photo).astype(int), pixels(download(page, tmp_path)).astype(int)
+    full = after[100, 150] - before[100, 150]
+    assert abs(full).max() > 0
+    assert (after == before)[soft == 0].all()
+    half = (soft > 110) & (soft < 145)
+    moved = abs(after - before).sum(axis=2)
+    assert 0 < moved[half].mean() < moved[soft == 255].mean() * 1.5
+    # All or nothing, at will, and undone.
+    page.keyboard.press("Control+z")
+    page.locator(".rn-edge summary").click()
+    page.locator(".rn-hard input").check()
+    page.keyboard.press("Escape")
+    hard = levels_of(page)
+    assert set(np.unique(hard)) == {0, 255}
+    assert ((hard > 127) != (soft > 127)).mean() < 0.01
+    page.locator(".rn-edge summary").click()
+    page.locator(".rn-hard input").uncheck()
+    assert abs(levels_of(page).astype(int) - soft).max() <= 2
+
+
+def test_a_loaded_mask_of_grays_stays_soft_through_a_reload_unless_hard_edges_are_wanted(
+    page: Page, photo: Path, tmp_path: Path
+) -> None:
+    given = np.zeros((200, 300), np.uint8)
+    given[60:140, 80:220] = np.linspace(40, 255, 140).astype(np.uint8)
+    Image.fromarray(given).save(tmp_path / "mask.png")
+    open_photo(page, photo)
+    by_hand(page)
+    page.locator(".rn-mask-file").set_input_files(tmp_path / "mask.png")
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    expect(page.locator("[data-place=photo]")).to_contain_text("“Hard edges”")
+    assert abs(levels_of(page).astype(int) - given).max() <= 8
+    page.reload()
+    page.locator(".rn-app.rn-open").wait_for()
+    page.wait_for_function("regionnorm.view.masks.size === 1")
+    assert abs(levels_of(page).astype(int) - given).max() <= 8
+    page.locator(".rn-edge summary").click()
+    page.locator(".rn-hard input").check()
+    assert ((levels_of(page) > 127) == (given > 127)).mean() > 0.999
+
+
+def handle_at(page: Page, side: str) -> Point:
+    box = page.locator(f".rn-handle[data-side={side}]").bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_borders_are_drawn_outward_filled_undone_and_reloaded(
+    page: Page, photo: Path, tmp_path: Path
+) -> None:
+    open_photo(page, photo)
+    page.locator(".rn-bottom [data-tool=expand]").click()
+    expect(page.locator(".rn-handle:visible")).to_have_count(4)
+    expect(page.locator(".rn-brush")).to_be_hidden()
+    scale = view_of(page)[2]
+    x, y = handle_at(page, "right")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 30 * scale, y, steps=4)
+    page.mouse.up()
+    assert page.evaluate("regionnorm.timeline.margins") == pytest.approx([0, 0, 30, 0], abs=1)
+    page.locator(".rn-margins input[name=right]").fill("40")
+    page.locator(".rn-margins input[name=top]").fill("20")
+    page.locator(".rn-margins input[name=top]").press("Enter")
+    assert page.evaluate("regionnorm.timeline.margins") == [0, 20, 40, 0]
+    expect(page.locator(".rn-size")).to_contain_text("300 × 200 → 340 × 220")
+    # What is new is seen, all of it.
+    stage, new = (page.locator(name).bounding_box() for name in (".rn-stage", ".rn-beyond"))
+    assert stage and new and new["x"] >= stage["x"] and new["y"] >= stage["y"]
+    assert new["width"] / new["height"] == pytest.approx(340 / 220, rel=0.01)
+    page.locator(".rn-stage").focus()
+    page.keyboard.press("Control+z")
+    assert page.evaluate("regionnorm.timeline.margins") == [0, 0, 40, 0]
+    page.keyboard.press("Control+y")
+    # An object goes with it, painted with the same brush as ever.
+    page.keyboard.press("b")
+    paint(page, (0.2, 0.3), (0.3, 0.3))
+    hole = mask_of(page)
+    page.wait_for_timeout(100)
+    assert not page.evaluate("Boolean(regionnorm.fills.running)")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("regionnorm.timeline.picture.parent && regionnorm.view.size[0] === 340")
+    result = download(page, tmp_path)
+    assert result.name == "photo-filled.png"
+    before, after = pixels(photo), pixels(result)
+    assert after.shape == (220, 340, 3)
+    inner = after[20:, :300]
+    assert (inner == before)[~hole].all() and (inner != before)[hole].any()
+    assert page.evaluate("regionnorm.timeline.margins") == [0, 0, 0, 0]
+    # Before and after lie over each other.
+    assert page.evaluate("regionnorm.view.frame") == pytest.approx([0, 20 / 220, 300 / 340, 1])
+    page.reload()
+    page.locator(".rn-app.rn-open").wait_for()
+    page.wait_for_function("regionnorm.view.size?.[0] === 340")
+    paint(page, (0.9, 0.1), (0.95, 0.1))
+    settle(page, 1)
+    again = pixels(download(page, tmp_path / "again"))
+    assert again.shape == (220, 340, 3) and (again != after).any()
+    for _ in range(4):
+        page.keyboard.press("Control+z")
+    assert page.evaluate("regionnorm.timeline.picture.width") == 300
+    assert page.evaluate("regionnorm.timeline.margins") == [0, 20, 40, 0]
+
+
+def test_borders_are_drawn_by_keyboard_and_by_a_finger(
+    browser: Browser, address: str, photo: Path
+) -> None:
+    with visit(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        open_photo(page, photo)
+        page.locator(".rn-bottom [data-tool=expand]").click()
+        fingers, stage = Fingers(page), page.locator(".rn-stage").bounding_box()
+        assert stage
+        x, y = handle_at(page, "bottom")
+        at = (x - stage["x"]) / stage["width"], (y - stage["y"]) / stage["height"]
+        fingers.drag((at, (at[0], at[1] + 0.05)))
+        drawn = page.evaluate("regionnorm.timeline.margins[3]")
+        assert drawn == pytest.approx(0.05 * stage["height"] / view_of(page)[2], rel=0.5)
+        page.locator(".rn-handle[data-side=left]").focus()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Shift+ArrowLeft")
+        assert page.evaluate("regionnorm.timeline.margins") == [36, 0, 0, drawn]
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("regionnorm.timeline.margins[0]") == 30
+        page.locator("[data-do=clear]").click()
+        assert page.evaluate("regionnorm.timeline.margins") == [0, 0, 0, 0]
+        page.locator("[data-do=fill]").click()
+        expect(page.locator("[data-place=fill]")).to_contain_text("Drag a border")
+        for box in (one.bounding_box() for one in page.locator(".rn-margins input").all()):
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
+def test_what_is_painted_while_the_border_is_filled_moves_with_the_photo(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    page.locator(".rn-bottom [data-tool=expand]").click()
+    page.locator(".rn-margins input[name=left]").fill("50")
+    page.locator(".rn-margins input[name=left]").press("Enter")
+    with fill.held():
+        page.locator("[data-do=fill]").click()
+        page.wait_for_function("regionnorm.fills.running?.job")
+        page.locator(".rn-bottom [data-tool=brush]").click()
+        paint(page, (0.5, 0.5), (0.6, 0.5))
+        hole = mask_of(page)
+    page.wait_for_function("regionnorm.view.size[0] === 350")
+    assert (mask_of(page)[:, 50:] == hole).mean() > 0.998
+
+
 # --- who cannot see it, and where it is ----------------------------------------------------------
 
 _CONTRAST = """dark => {
@@ -795,6 +1022,46 @@ def test_everything_has_a_name_and_can_be_read_in_the_light_and_in_the_dark(
     page.locator(".rn-menu").evaluate("menu => (menu.open = true)")
     for dark in (False, True):
         assert page.evaluate(_CONTRAST, dark) == []
+
+
+def test_tools_take_two_rows_on_a_phone_before_and_after_a_fill(
+    browser: Browser, address: str, photo: Path
+) -> None:
+    with visit(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        open_photo(page, photo)
+        heights = []
+        for act in (None, "paint", "fill", "paint"):
+            if act == "paint":
+                by_hand(page)
+                paint(page, (0.2, 0.3), (0.3, 0.3))
+            elif act == "fill":
+                page.locator("[data-do=fill]").click()
+                settle(page, 1)
+            box = page.locator(".rn-bottom").bounding_box()
+            assert box
+            heights.append(box["height"])
+        assert max(heights) < 120 and max(heights) - min(heights) < 2
+
+
+def test_switches_that_are_off_and_the_sign_of_work_can_be_seen(page: Page, photo: Path) -> None:
+    colour = "one => getComputedStyle(one, {}).{}"
+    switch = page.locator(".rn-auto input")
+    seen = set()
+    for on in (False, True):
+        switch.set_checked(on)
+        seen.add(switch.evaluate(colour.format("null", "backgroundColor")))
+    assert len(seen) == 2 and "rgba(0, 0, 0, 0)" not in seen
+    page.locator(".rn-app").evaluate("app => app.classList.add('rn-opening')")
+    edge = page.locator(".rn-stage").evaluate(colour.format("'::after'", "borderBottomColor"))
+    assert edge not in ("rgba(0, 0, 0, 0)", "")
+    assert (
+        page.locator(".rn-stage").evaluate(colour.format("'::after'", "borderBottomWidth")) == "4px"
+    )
+    page.mouse.move(0, 0)
+    pressed = page.locator(".rn-bottom [data-tool=brush]")
+    rest = pressed.evaluate(colour.format("null", "backgroundColor"))
+    pressed.hover()
+    assert pressed.evaluate(colour.format("null", "backgroundColor")) == rest
 
 
 def test_page_works_below_a_path_of_a_proxy(

@@ -45,7 +45,7 @@ def inpaint(
             "-m",
             metavar="MASK",
             help="White = hole. A file, or a folder with the same stems; or alpha (transparent "
-            "pixels), auto:scratches, color:#ff00ff. Not needed with --expand.",
+            "pixels), auto:scratches, auto:text, color:#ff00ff. Not needed with --expand.",
         ),
     ] = None,
     output: Annotated[

@@ -24,6 +24,7 @@ from regionnorm.masks.regions import dilate_disk, dilate_square
 from regionnorm.masks.rim import bleeds
 from regionnorm.masks.scratches import find_scratches
 from regionnorm.masks.soft import cover_of, grow_cover
+from regionnorm.masks.text import find_text
 from regionnorm.photo import Photo
 
 __all__ = [
@@ -106,6 +107,7 @@ def make_mask(
         photo: What the mask is for.
         mask: A mask file; or a rule: ``alpha`` takes the pixels that are more transparent than
             not, ``auto:scratches`` what :func:`~regionnorm.masks.scratches.find_scratches` finds,
+            ``auto:text`` what :func:`~regionnorm.masks.text.find_text` does,
             ``color:#ff00ff`` the pixels of that colour, to within 24 levels per channel or as
             many as given (``color:#ff00ff~60``), and the rim around them that has its tint.
         options: What to do to the mask.
@@ -114,6 +116,7 @@ def make_mask(
         FileNotFoundError: There is no such file.
         OSError: The file cannot be opened.
         ValueError: It is no mask, no known rule, or fails :func:`check_mask`.
+        ImportError: The rule is ``auto:text`` and the detector is not installed.
     """
     options = options or MaskOptions()
     text = os.fspath(mask)
@@ -133,6 +136,10 @@ def make_mask(
         hole, notes = find_scratches(photo.colours()), ()
         if not hole.any():
             raise ValueError("no scratches were found; paint a mask instead")
+    elif text == "auto:text":
+        hole, notes = find_text(photo.colours()), ()
+        if not hole.any():
+            raise ValueError("no writing was found; paint a mask instead")
     else:
         hole, notes = _from_colour(photo, text)
     checked = check_mask(hole, photo.size, options, notes=notes)
@@ -310,7 +317,7 @@ def _from_colour(photo: Photo, rule: str) -> tuple[Hole, tuple[str, ...]]:
     if match is None:
         raise ValueError(
             f"mask {rule!r} is no rule that is known; "
-            "use alpha, auto:scratches, color:#ff00ff, or a file (./name)"
+            "use alpha, auto:scratches, auto:text, color:#ff00ff, or a file (./name)"
         )
     red, green, blue = (int(match[1][at : at + 2], 16) for at in (0, 2, 4))
     tolerance = TOLERANCE if match[2] is None else int(match[2])

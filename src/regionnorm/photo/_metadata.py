@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -121,8 +121,9 @@ def _sized_exif(raw: bytes, size: tuple[int, int]) -> bytes:
     exif = Image.Exif()
     exif.load(raw)
     entries = exif.get_ifd(ExifTags.IFD.Exif)
-    wanted = ((exif, _WIDTH, 0), (exif, _HEIGHT, 1))
-    wanted += ((entries, _EXIF_WIDTH, 0), (entries, _EXIF_HEIGHT, 1))
+    wanted: list[tuple[MutableMapping[int, Any], int, int]]
+    wanted = [(exif, _WIDTH, 0), (exif, _HEIGHT, 1)]
+    wanted += [(entries, _EXIF_WIDTH, 0), (entries, _EXIF_HEIGHT, 1)]
     wrong = [
         (tags, tag, side) for tags, tag, side in wanted if tags.get(tag, size[side]) != size[side]
     ]

@@ -258,7 +258,8 @@ def _read_order(form: Any, folder: Path) -> _Order:
     if ("mask" in files) == bool(rule):
         raise ValueError("send either a file 'mask' or a field 'rule', such as auto:scratches")
     if rule and not is_mask_rule(rule):
-        raise ValueError(f"rule {rule[:40]!r} is not known; use alpha, auto:scratches or color:...")
+        known = "alpha, auto:scratches, auto:text or color:..."
+        raise ValueError(f"rule {rule[:40]!r} is not known; use {known}")
     method = fields.get("method") or None
     if method is not None and method not in METHODS:
         raise ValueError(f"method {method[:40]!r} is not known; use {', '.join(METHODS)}")

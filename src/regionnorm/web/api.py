@@ -222,7 +222,9 @@ class PageApi:
         rule = request.query_params.get("rule", "")
         if rule:
             if not re.fullmatch(r"auto:\w{1,20}", rule):
-                raise ValueError(f"the rule {rule!r:.40} is not known here; use auto:scratches")
+                raise ValueError(
+                    f"the rule {rule!r:.40} is not known here; use auto:scratches or auto:text"
+                )
             found = await self.in_thread(self.handlers.find_mask, rule, picture, visitor)
         else:
             path = await self.save(request, visitor.new_folder())
@@ -230,7 +232,8 @@ class PageApi:
             found = await self.in_thread(
                 self.handlers.load_mask, path, picture, visitor, invert=invert
             )
-        return self._responses.JSONResponse({"mask": found[0], "warnings": found[1]})
+        told = {"mask": found.number, "warnings": found.warnings, "soft": found.soft}
+        return self._responses.JSONResponse(told)
 
     async def mask(self, request: Any) -> Any:
         """A loaded mask, opaque where the hole is."""
@@ -283,6 +286,8 @@ def describe(picture: Picture) -> dict[str, Any]:
         "origin": picture.origin.number,
         "parent": picture.parent.number if picture.parent else None,
         "box": picture.box,
+        "grown": picture.grown,
+        "frame": picture.frame,
     }
 
 

@@ -147,7 +147,9 @@ class BatchApi:
         visitor, batch = self._find(request)
         rule = request.query_params.get("rule", "")
         if rule and not (rule.startswith("auto:") and is_mask_rule(rule)):
-            raise ValueError(f"the rule {rule!r:.40} is not known here; use auto:scratches")
+            raise ValueError(
+                f"the rule {rule!r:.40} is not known here; use auto:scratches or auto:text"
+            )
         if not batch.photos:
             raise ValueError("there are no photos yet; drop some, a folder or a zip")
         if not rule and not batch.masks:

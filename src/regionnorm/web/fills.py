@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from regionnorm._extras import require
 from regionnorm.web.api import MAX_BODY, PageApi, TooLarge, describe
 from regionnorm.web.line import Job, LineFull
 from regionnorm.web.pictures import decode_mask, to_data_url, work_of
-from regionnorm.web.visitors import Gone, Picture, Visitor
+from regionnorm.web.visitors import Box, Gone, Picture, Visitor
 
 __all__ = ["FillApi"]
 
@@ -47,20 +49,29 @@ class FillApi:
         ]
 
     async def fill(self, request: Any) -> Any:
-        """Fill what the body, a PNG, shows white, and tell how far it is."""
+        """Fill what the body, a PNG, shows white, and tell how far it is.
+
+        ``grow=left,top,right,bottom`` adds so many pixels on each side and fills them, too; then
+        the body may be empty.
+        """
         visitor, picture = self.page.picture(request)
         corner = tuple(_whole(request, name) for name in ("left", "top"))
+        grown = _grown(request)
+        if any(grown):
+            self.page.handlers.check_growth(picture, grown)
         data = await self.body(request)
-        hole = await self.page.in_thread(decode_mask, data, corner, picture.size)
-        # Many may wait: as bits, their masks take an eighth.
-        bits, shape = np.packbits(hole), hole.shape
+        levels = await self.page.in_thread(
+            decode_mask, data, corner, picture.size, empty=any(grown)
+        )
+        packed, shape = await self.page.in_thread(_packed, levels), levels.shape
 
         def work() -> Picture:
-            count = shape[0] * shape[1]
-            whole = np.unpackbits(bits, count=count).reshape(shape).astype(np.bool_)
-            return self.page.handlers.fill(whole, picture, visitor)
+            whole = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+            return self.page.handlers.fill(whole, picture, visitor, grown)
 
-        return self._start(visitor, picture, work, work_of(hole))
+        width, height = picture.size
+        wider = (width + grown[0] + grown[2]) * (height + grown[1] + grown[3]) - width * height
+        return self._start(visitor, picture, work, work_of(levels > 0, wider))
 
     async def body(self, request: Any) -> bytes:
         """A request's body, up to :data:`MAX_BODY`."""
@@ -77,7 +88,8 @@ class FillApi:
         corner = tuple(_whole(request, name) for name in ("left", "top"))
         grow, box = _grow(request), _box(request)
         data = await self.body(request)
-        stroke = await self.page.in_thread(decode_mask, data, corner, picture.size)
+        levels = await self.page.in_thread(decode_mask, data, corner, picture.size)
+        stroke = levels > 127
         select = self.page.handlers.select
         number = await self.page.in_thread(select, stroke, box, grow, picture, visitor)
         return self._responses.JSONResponse({"mask": number})
@@ -153,6 +165,21 @@ class FillApi:
         elif isinstance(job.result, dict):
             told |= job.result
         return told
+
+
+def _packed(levels: npt.NDArray[np.uint8]) -> bytes:
+    # Many may wait: of a mask that somebody painted, hardly anything is left.
+    return zlib.compress(levels.tobytes(), 1)
+
+
+def _grown(request: Any) -> Box:
+    given = request.query_params.get("grow", "0,0,0,0")
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", given):
+        raise ValueError(
+            f"grow is {given!r:.40}; give pixels for left, top, right and bottom, as 200,0,200,0"
+        )
+    left, top, right, bottom = map(int, given.split(","))
+    return left, top, right, bottom
 
 
 def _whole(request: Any, name: str) -> int:

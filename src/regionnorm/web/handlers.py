@@ -10,6 +10,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from PIL import Image
 
 from regionnorm.files.whole import check_pixels
 from regionnorm.filling.completion.where import NARROW, wide_holes
+from regionnorm.filling.expand import Margins
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import (
     image_to_tensor,
@@ -26,13 +28,13 @@ from regionnorm.imaging import (
     write_image,
 )
 from regionnorm.inspecting.layers import LearnedRegion, learned_regions
-from regionnorm.masks.check import MaskOptions, make_mask
+from regionnorm.masks.check import CheckedMask, MaskOptions, make_mask
 from regionnorm.masks.selection import select_object
 from regionnorm.photo import read_photo
 from regionnorm.web.pictures import box_of, canvas_of, fill_file, read_preview
-from regionnorm.web.visitors import Gone, Picture, Store, Visitor, random_folder
+from regionnorm.web.visitors import Box, Gone, Picture, Store, Visitor, random_folder
 
-__all__ = ["VIEW_SIDE", "Handlers", "page_words"]
+__all__ = ["VIEW_SIDE", "DrawnMask", "Handlers", "page_words"]
 
 VIEW_SIDE = 2048
 """Pixels of the long side of what a page shows before it is zoomed into."""
@@ -46,7 +48,7 @@ _MASK_COLOUR = (255, 20, 100)
 _WORDS = {
     "--dilate 2 takes that too": "paint a little beyond it",
     "or add --dilate 2": "or paint a little beyond them",
-    "; --hard-mask fills those above 127": "",
+    "; --hard-mask fills those above 127": "; “Hard edges” makes them all or nothing",
     "--dilate takes those at the edge": "paint over those at the edge",
     "and --invert-mask exchanges white and black": "and “Load it inverted” exchanges the two",
     "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
@@ -61,6 +63,20 @@ def page_words(text: str) -> str:
     for words, other in _WORDS.items():
         text = text.replace(words, other)
     return text
+
+
+class DrawnMask(NamedTuple):
+    """A mask for the page to draw.
+
+    Attributes:
+        number: What the page calls it.
+        warnings: What looks odd in it, one line each.
+        soft: Whether some of it shows only a part of the fill.
+    """
+
+    number: str
+    warnings: tuple[str, ...]
+    soft: bool
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Handlers:
 
     def load_mask(
         self, source: Path, photo: Picture, visitor: Visitor, *, invert: bool = False
-    ) -> tuple[str, tuple[str, ...]]:
+    ) -> DrawnMask:
         """Check a mask file.
 
         Args:
@@ -111,9 +127,6 @@ class Handlers:
             photo: What it is for.
             visitor: Whose it is.
             invert: Take black for the hole.
-
-        Returns:
-            The number of the mask, for the page to draw, and what looks odd in it.
 
         Raises:
             ValueError: It is no mask of this photo.
@@ -126,17 +139,14 @@ class Handlers:
                     f"the mask is {width}x{height} but {photo.name} is {photo.size[0]}x"
                     f"{photo.size[1]}; use a mask of the photo's size"
                 )
-            # What is painted is a hole or not; a soft mask would be drawn as one that is neither.
-            options = MaskOptions(invert=invert, hard=True)
-            checked = make_mask(read_photo(photo.path), source, options)
+            checked = make_mask(read_photo(photo.path), source, MaskOptions(invert=invert))
         finally:
             shutil.rmtree(source.parent, ignore_errors=True)
-        return _keep_mask(checked.hole, visitor), tuple(map(page_words, checked.warnings))
+        return _keep_mask(checked, visitor)
 
-    def find_mask(self, rule: str, photo: Picture, visitor: Visitor) -> tuple[str, tuple[str, ...]]:
+    def find_mask(self, rule: str, photo: Picture, visitor: Visitor) -> DrawnMask:
         """Make a mask by a rule of :func:`~regionnorm.masks.check.make_mask`; as `load_mask`."""
-        checked = make_mask(read_photo(photo.path), rule)
-        return _keep_mask(checked.hole, visitor), ()
+        return _keep_mask(make_mask(read_photo(photo.path), rule), visitor)
 
     def select(
         self,
@@ -166,38 +176,75 @@ class Handlers:
             box = left, top, min(width, right), min(height, bottom)
         colours = read_photo(photo.there().path).colours()
         scribble = stroke if box is None else None
-        return _keep_mask(select_object(colours, scribble, box=box, grow=grow), visitor)
+        found = select_object(colours, scribble, box=box, grow=grow)
+        return _keep_mask(CheckedMask(found), visitor).number
 
     # --- filling ---------------------------------------------------------------------------------
 
-    def fill(self, hole: npt.NDArray[np.bool_], photo: Picture, visitor: Visitor) -> Picture:
-        """Fill a hole, bool ``[H, W]``; the result becomes the first of the visitor's pictures."""
-        return self._fill(hole, photo, visitor, secrets.token_urlsafe(9), 0)
+    def fill(
+        self,
+        mask: npt.NDArray[Any],
+        photo: Picture,
+        visitor: Visitor,
+        grown: Box = (0, 0, 0, 0),
+    ) -> Picture:
+        """Fill a hole; the result becomes the first of the visitor's pictures.
+
+        Args:
+            mask: ``[H, W]`` of the photo's size: bool, or uint8 for a soft mask.
+            photo: What to fill.
+            visitor: Whose it is.
+            grown: How many pixels to add, and fill, on the left, top, right and bottom.
+        """
+        levels = mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255
+        if any(grown):
+            self.check_growth(photo, grown)
+            left, top, right, bottom = grown
+            sides = ((top, bottom), (left, right))
+            levels = np.pad(levels, sides, constant_values=255)
+        return self._fill(levels, photo, visitor, secrets.token_urlsafe(9), 0, grown)
+
+    def check_growth(self, photo: Picture, grown: Box) -> None:
+        """Refuse a photo that would grow too large.
+
+        Raises:
+            ValueError: It would have too many pixels, or more than twice its size on a side.
+        """
+        _margins(grown).pixels(photo.size)
+        width = photo.size[0] + grown[0] + grown[2]
+        height = photo.size[1] + grown[1] + grown[3]
+        if width * height > self.max_megapixels * 1e6:
+            raise ValueError(
+                f"the photo would grow to {width}x{height}, more than the "
+                f"{self.max_megapixels:g} megapixels that are taken here; add less"
+            )
 
     def another(self, fill: Picture, visitor: Visitor) -> Picture:
         """Fill the photo and mask of a fill again, as the next variant."""
         if fill.parent is None or fill.mask is None:
             raise ValueError("nothing is filled yet; paint over what should go first")
-        hole = read_mask(fill.mask)
-        if not self.inpainter.varies(hole):
-            raise ValueError(f"another fill would be the same: {self._sameness(hole)}")
-        return self._fill(hole, fill.parent, visitor, fill.task, visitor.next_variant(fill))
+        levels = _levels(fill.mask)
+        if not self.inpainter.varies(levels > 0):
+            raise ValueError(f"another fill would be the same: {self._sameness(levels > 0)}")
+        variant = visitor.next_variant(fill)
+        return self._fill(levels, fill.parent, visitor, fill.task, variant, fill.grown)
 
     def _fill(
         self,
-        hole: npt.NDArray[np.bool_],
+        levels: npt.NDArray[np.uint8],
         photo: Picture,
         visitor: Visitor,
         task: str,
         variant: int,
+        grown: Box,
     ) -> Picture:
         folder = visitor.new_folder()
         try:
             mask = folder / "made" / "mask.png"
-            write_image(Image.fromarray(np.where(hole, np.uint8(255), np.uint8(0))), mask)
-            written = fill_file(
-                self.inpainter, photo.there().path, mask, random_folder(folder), variant
-            )
+            write_image(Image.fromarray(levels), mask)
+            margins = _margins(grown) if any(grown) else None
+            target = random_folder(folder)
+            written = fill_file(self.inpainter, photo.there().path, mask, target, variant, margins)
             name = visitor.result_name(photo, written.suffix)
             # A program's result is named after its photo; here the number goes on.
             result = Path(shutil.move(written, folder / name))
@@ -205,9 +252,9 @@ class Handlers:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return visitor.add(
-            Picture(result, name, photo.size, photo, mask, box_of(hole), task, variant)
-        )
+        size = (levels.shape[1], levels.shape[0])
+        box = None if any(grown) else box_of(levels > 0)
+        return visitor.add(Picture(result, name, size, photo, mask, box, task, variant, grown))
 
     def _sameness(self, hole: npt.NDArray[np.bool_]) -> str:
         if self.inpainter.method == "network" or wide_holes(hole).any():
@@ -242,7 +289,8 @@ class Handlers:
             return [], "Fill something first; then the regions of that photo are shown here."
         if self.inpainter.model is None:
             return [], "Photos are filled without a network here."
-        photo = read_preview(fill.parent.path, _REGIONS_SIDE)[1]
+        # Nothing is read below the hole, which alone differs from the photo.
+        photo = read_preview((fill if any(fill.grown) else fill.parent).path, _REGIONS_SIDE)[1]
         mask = Image.fromarray(read_mask(fill.mask)).resize(photo.size)
         device = self.inpainter.device
         found = learned_regions(
@@ -285,14 +333,29 @@ def _whole_variant(variant: object) -> int:
     raise ValueError(f"variant is {variant!r:.40}; give a whole number from 0 to {_MOST_VARIANT}")
 
 
-def _keep_mask(hole: npt.NDArray[np.bool_], visitor: Visitor) -> str:
-    """Write a mask as the page draws it, opaque where the hole is; returns its number."""
+def _margins(grown: Box) -> Margins:
+    return Margins(*map(str, grown))
+
+
+def _levels(mask: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(mask) as image:
+        return np.asarray(image.convert("L"))
+
+
+def _keep_mask(checked: CheckedMask, visitor: Visitor) -> DrawnMask:
+    """Write a mask as the page draws it: opaque where the hole is, less so where it is soft."""
     # A palette: an eighth of the bytes of colours, and as quick to draw.
-    picture = Image.fromarray(hole.astype(np.uint8))
-    picture.putpalette([0, 0, 0, *_MASK_COLOUR])
     path = visitor.new_folder() / "mask.png"
-    picture.save(path, transparency=0, optimize=False)
-    return visitor.add_mask(path)
+    if checked.cover is None:
+        picture = Image.fromarray(checked.hole.astype(np.uint8))
+        picture.putpalette([0, 0, 0, *_MASK_COLOUR])
+        picture.save(path, transparency=0, optimize=False)
+    else:
+        picture = Image.fromarray(checked.cover)
+        picture.putpalette(_MASK_COLOUR * 256)
+        picture.save(path, transparency=bytes(range(256)), optimize=False)
+    warnings = tuple(map(page_words, checked.warnings))
+    return DrawnMask(visitor.add_mask(path), warnings, checked.cover is not None)
 
 
 def _overlay(photo: Image.Image, found: LearnedRegion) -> Image.Image:

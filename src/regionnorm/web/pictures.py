@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.filling.expand import Margins
 from regionnorm.filling.inpainter import Fill, Inpainter, inpaint_path
-from regionnorm.imaging import mask_to_array, read_image, write_image
+from regionnorm.imaging import MASK_THRESHOLD, read_image, write_image
+from regionnorm.masks.soft import cover_of
 from regionnorm.photo import Photo
 from regionnorm.web.visitors import Box, Picture
 
@@ -32,10 +34,12 @@ __all__ = [
 ]
 
 Hole = npt.NDArray[np.bool_]
+Levels = npt.NDArray[np.uint8]
 
 # Phones refuse larger canvases; larger photos are painted on at a smaller scale.
 _CANVAS_PIXELS = 4096 * 4096
 _EXACT_PIXELS = 3_000_000  # of a patch that is sent without loss
+_DARK, _MOST_GRAY = 63, 0.3  # a file with more grays than that is taken for a photo
 _AROUND = 0.35  # of the changed part's size, shown around it on a thumbnail
 
 
@@ -46,17 +50,24 @@ def canvas_of(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def decode_mask(data: bytes, corner: tuple[int, int], size: tuple[int, int]) -> Hole:
-    """Turn the page's mask into bool ``[H, W]`` of the photo's size, True = hole.
+def decode_mask(
+    data: bytes, corner: tuple[int, int], size: tuple[int, int], *, empty: bool = False
+) -> Levels:
+    """Turn the page's mask into uint8 ``[H, W]`` of the photo's size, 255 = hole.
 
     Args:
-        data: A PNG of the painted part of :func:`canvas_of`, white = hole.
+        data: A PNG of the painted part of :func:`canvas_of`, white = hole; a gray pixel shows as
+            much of the fill as it is bright.
         corner: Where its left upper corner lies.
         size: The photo's width and height.
+        empty: Whether nothing need be painted, for the photo is to grow; then there may be no
+            data either.
 
     Raises:
         ValueError: It is no such picture, or reaches beyond the photo.
     """
+    if empty and not data:
+        return np.zeros((size[1], size[0]), np.uint8)
     left, top = corner
     width, height = canvas_of(size)
     try:
@@ -72,21 +83,31 @@ def decode_mask(data: bytes, corner: tuple[int, int], size: tuple[int, int]) -> 
             f"the mask is {given[0]}x{given[1]} from ({left}, {top}), beyond {width}x{height}; "
             "reload the page"
         )
+    soft = cover_of(np.asarray(part)) is not None
     mask = Image.new("L", (width, height))
     mask.paste(part, corner)
     if mask.size != size:
         mask = mask.resize(size, Image.Resampling.BILINEAR)
-    hole = mask_to_array(mask)
-    if not hole.any():
+    levels = np.asarray(mask)
+    if not soft:  # edges that are gray from scaling alone
+        levels = np.where(levels > 255 * MASK_THRESHOLD, np.uint8(255), np.uint8(0))
+    if not empty and not (levels > 255 * MASK_THRESHOLD).any():
         raise ValueError("nothing is painted yet; paint over what should go")
-    if hole.all():
+    if levels.all():
         raise ValueError("everything is painted over; leave something of the photo to fill from")
-    return hole
+    if ((levels > _DARK) & (levels < 255 - _DARK)).mean() > _MOST_GRAY:
+        raise ValueError("most of the photo is painted softly; use a harder brush there")
+    return levels
 
 
-def work_of(hole: Hole) -> float:
-    """How long a fill takes, in units that are about the same for all photos."""
-    return 0.05 + hole.size / 40e6 + np.count_nonzero(hole) / 1e6
+def work_of(hole: Hole, more: int = 0) -> float:
+    """How long a fill takes, in units that are about the same for all photos.
+
+    Args:
+        hole: bool ``[H, W]``.
+        more: Pixels that are added around it and filled, too.
+    """
+    return 0.05 + (hole.size + more) / 40e6 + float(np.count_nonzero(hole) + more) / 1e6
 
 
 @dataclass(frozen=True)
@@ -113,16 +134,23 @@ class _Variant:
 
 
 def fill_file(
-    inpainter: Inpainter, photo: Path, mask: Path | str, folder: Path, variant: int = 0
+    inpainter: Inpainter,
+    photo: Path,
+    mask: Path | str,
+    folder: Path,
+    variant: int = 0,
+    margins: Margins | None = None,
 ) -> Path:
     """Fill a photo and write the result into ``folder``, in the photo's format and size.
 
     Args:
         inpainter: What fills the hole.
         photo: The photo.
-        mask: The mask, of the photo's size; white = hole; or a rule that makes it.
+        mask: The mask, of the photo's size, or with margins of the larger one's; white = hole;
+            or a rule that makes it.
         folder: An empty folder, which is removed if nothing can be written.
         variant: As for a call of the inpainter.
+        margins: What to add on each side.
 
     Returns:
         The file, called ``<photo>-filled``, variants of it ``-filled-2`` and so on, with the
@@ -134,7 +162,7 @@ def fill_file(
     """
     fill: Fill = _Variant(inpainter, variant) if variant else inpainter
     try:
-        report = inpaint_path(fill, photo, mask, folder)
+        report = inpaint_path(fill, photo, mask, folder, expand=margins)
         for _, reason in report.failed:
             raise ValueError(reason)
     except BaseException:

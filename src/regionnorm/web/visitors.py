@@ -44,7 +44,8 @@ class Picture:
         size: Width and height, upright.
         parent: The picture that was filled; None for a photo.
         mask: The mask it was filled by, a file of its size; None for a photo.
-        box: What lies outside is the parent's.
+        box: What lies outside is the parent's; None where the photo grew, and for a photo.
+        grown: By how many pixels on the left, top, right and bottom it is larger than its parent.
         task: The same for all fills of one photo and mask, and for no others.
         variant: Which of those it is.
         number: What the page calls it.
@@ -58,6 +59,7 @@ class Picture:
     box: Box | None = None
     task: str = ""
     variant: int = 0
+    grown: Box = (0, 0, 0, 0)
     number: str = field(default_factory=lambda: secrets.token_urlsafe(9))
 
     @property
@@ -67,6 +69,17 @@ class Picture:
         while picture.parent is not None:
             picture = picture.parent
         return picture
+
+    @property
+    def frame(self) -> Box:
+        """Where the origin lies in it."""
+        left = top = right = bottom = 0
+        picture = self
+        while picture.parent is not None:
+            sides = zip((left, top, right, bottom), picture.grown, strict=True)
+            left, top, right, bottom = (one + more for one, more in sides)
+            picture = picture.parent
+        return left, top, self.size[0] - right, self.size[1] - bottom
 
     def there(self) -> Picture:
         """Itself.

@@ -7,6 +7,7 @@ export class Batch {
     this.note = dialog.querySelector('.rn-note');
     this.track = dialog.querySelector('.rn-track');
     this.rule = dialog.querySelector('.rn-rule input');
+    this.what = dialog.querySelector('.rn-rule select');
     this.start = dialog.querySelector('[data-batch=start]');
     this.zip = dialog.querySelector('[data-batch=zip]');
     for (const drop of dialog.querySelectorAll('[data-take]')) {
@@ -19,7 +20,7 @@ export class Batch {
         this.take(drop.dataset.take, await filesOf(event.dataTransfer));
       });
     }
-    this.rule.addEventListener('change', () => this.refresh());
+    for (const choice of [this.rule, this.what]) choice.addEventListener('change', () => this.refresh());
     this.start.addEventListener('click', () => this.fill());
     this.zip.addEventListener('click', () => save(this.server.address(`batches/${this.number}/filled.zip`), 'filled.zip'));
   }
@@ -49,7 +50,7 @@ export class Batch {
 
   refresh(words) {
     const { photos, masks } = this.counts;
-    const kinds = this.rule.checked ? 'scratches found in each' : count(masks, 'mask');
+    const kinds = this.rule.checked ? `${this.what.selectedOptions[0].text} found in each` : count(masks, 'mask');
     this.note.textContent = words ?? (photos || masks ? `${count(photos, 'photo')}, ${kinds}.` : '');
     this.start.disabled = this.busy || !photos || !(masks || this.rule.checked);
   }
@@ -59,7 +60,7 @@ export class Batch {
     this.zip.hidden = true;
     this.busy = true;
     this.track.hidden = false;
-    const rule = this.rule.checked ? `?rule=${this.rule.value}` : '';
+    const rule = this.rule.checked ? `?rule=${this.what.value}` : '';
     try {
       const last = await this.server.follow('POST', `batches/${this.number}/fills${rule}`, undefined, (line) => this.tell(line));
       if (last.state !== 'done') throw new Error(last.error ?? 'The photos were not filled; try again.');

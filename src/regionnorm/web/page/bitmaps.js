@@ -59,13 +59,13 @@ export class Bitmaps {
     return layers.below ? this.bottom(layers.below) : layers;
   }
 
-  async loadMask(number, picture) {
+  async loadMask(number, picture, soft) {
     if (this.page.view.masks.has(number)) return;
     const size = picture.canvas;
     const [resizeWidth, resizeHeight] = size;
     const whole = await this.page.server.bitmap(`masks/${number}`, { resizeWidth, resizeHeight, resizeQuality: 'pixelated' });
     const share = Math.min(1, 1600 / Math.max(...size));
     const small = await createImageBitmap(whole, { resizeWidth: Math.ceil(size[0] * share), resizeHeight: Math.ceil(size[1] * share) });
-    this.page.view.masks.set(number, { small, whole, size });
+    this.page.view.masks.set(number, { small, whole, size, soft });
   }
 }

@@ -20,6 +20,7 @@ export class Controls {
       load: () => this.chooseMask(''),
       inverted: () => this.chooseMask('invert=1'),
       scratches: () => this.page.addMask('rule=auto:scratches'),
+      text: () => this.page.addMask('rule=auto:text'),
       save: () => this.page.saveMask(),
       batch: () => this.page.batch.open(),
       regions: () => this.page.showRegions(),
@@ -32,8 +33,8 @@ export class Controls {
     this.act = act;
     this.page.element.addEventListener('click', (event) => {
       const button = event.target.closest('button');
-      const menu = this.page.find('.rn-menu');
-      if (menu.open && (!event.target.closest('.rn-menu') || event.target.closest('.rn-list button'))) menu.open = false;
+      for (const menu of this.page.element.querySelectorAll('.rn-menu[open], .rn-pop[open]'))
+        if (!menu.contains(event.target) || event.target.closest('.rn-list button')) menu.open = false;
       if (!button) return;
       if (button.dataset.tool) this.choose(button.dataset.tool);
       if (button.dataset.do) act[button.dataset.do]?.(button);
@@ -51,6 +52,11 @@ export class Controls {
     this.page.brush.addEventListener('input', () => {
       this.page.memory.prefer({ size: Number(this.page.brush.value) });
       if (this.page.hand.cursorAt) this.page.hand.showCursor(this.page.hand.cursorAt);
+    });
+    this.page.softness.addEventListener('input', () => this.page.memory.prefer({ soft: Number(this.page.softness.value) }));
+    this.page.hard.addEventListener('change', () => {
+      this.page.memory.prefer({ hard: this.page.hard.checked });
+      this.page.changed();
     });
     this.page.auto.addEventListener('change', () => this.page.memory.prefer({ auto: this.page.auto.checked }));
     this.page.compare.addEventListener('input', () => this.page.setSplit(this.page.splitOf(Number(this.page.compare.value) / 1000)));
@@ -70,6 +76,14 @@ export class Controls {
   choose(tool) {
     for (const button of this.page.element.querySelectorAll('[data-tool]'))
       button.setAttribute('aria-pressed', button.dataset.tool === tool);
+    this.page.element.dataset.mode = tool;
+    this.page.frame.show();
+  }
+
+  soften(step) {
+    const { softness } = this.page;
+    softness.value = Number(softness.value) + step;
+    softness.dispatchEvent(new Event('input'));
   }
 
   chooseMask(query) {
@@ -89,6 +103,9 @@ export class Controls {
       b: () => this.choose('brush'),
       e: () => this.choose('eraser'),
       s: () => this.choose('select'),
+      x: () => this.choose('expand'),
+      '{': () => this.soften(-10),
+      '}': () => this.soften(10),
       '[': () => this.resizeBrush(1 / 1.25),
       ']': () => this.resizeBrush(1.25),
       '+': act.in,
@@ -96,7 +113,7 @@ export class Controls {
       '-': act.out,
       0: act.fit,
       o: act.choose,
-      c: () => this.page.holdBefore(Boolean(this.page.timeline.picture?.box)),
+      c: () => this.page.holdBefore(Boolean(this.page.timeline.picture?.parent)),
       Delete: act.clear,
       '?': act.help,
       Escape: () => this.page.hand.dropKeyboard() || this.page.fills.cancel(),

@@ -19,18 +19,22 @@ export class Fills {
     if (!picture) return say('photo', 'There is no photo yet. Choose one first.');
     this.leave();
     if (this.running) return undefined;
-    const items = timeline.items;
+    const { items, margins } = timeline;
+    const grows = margins.some(Boolean);
+    if (grows && auto) return undefined; // more of the border may follow
     const mark = timeline.steps[timeline.at - 1];
     const running = this.begin({ mark, auto, near: boundsOf(items, picture.canvas) });
-    const mask = await exportMask(items, picture.canvas, view.masks);
+    const mask = await exportMask(items, picture.canvas, view.masks, view.hard);
     if (this.running !== running) return undefined;
-    if (!mask) {
+    if (!mask && !grows) {
       this.end(running);
-      if (!auto) say('fill', 'Nothing is painted yet. Paint over what should go.');
+      const expand = 'Nothing is added yet. Drag a border of the photo outward.';
+      if (!auto) say('fill', this.page.tool === 'expand' ? expand : 'Nothing is painted yet. Paint over what should go.');
       return undefined;
     }
-    const path = `pictures/${picture.number}/fills?left=${mask.left}&top=${mask.top}`;
-    return this.work(running, 'POST', path, mask.blob);
+    const query = [mask && `left=${mask.left}&top=${mask.top}`, grows && `grow=${margins}`].filter(Boolean);
+    const path = `pictures/${picture.number}/fills?${query.join('&')}`;
+    return this.work(running, 'POST', path, mask?.blob);
   }
 
   // Fill the same once more in another way.

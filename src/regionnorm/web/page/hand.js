@@ -1,13 +1,13 @@
 // The hand on the photo: mouse, pen, fingers, wheel and arrow keys.
 //
 // What one pointer does is a tool's: `tools` below. A tool begins with a point of the photo and
-// returns {move(points), end(), drop()}. Tools that draw the photo's border further out belong there.
+// returns {move(points), end(), drop()}.
 
 const TAP = { time: 250, reach: 10, again: 300, apart: 40 }; // milliseconds, screen pixels
 
 export class Hand {
-  // `page` has `ready()`, `width()` of the brush, `tool`, `painted(stroke)`, `selected(stroke)` and
-  // `touched()`.
+  // `page` has `ready()`, `width()` and `softness()` of the brush, `tool`, `painted(stroke)`,
+  // `selected(stroke)` and `touched()`.
   constructor(stage, view, page) {
     Object.assign(this, { stage, view, page });
     this.cursor = stage.querySelector('.rn-cursor');
@@ -19,7 +19,8 @@ export class Hand {
     this.tools = {
       brush: (at) => this.paint(at, false),
       eraser: (at) => this.paint(at, true),
-      select: (at) => this.paint(at, false, (stroke) => this.page.selected(stroke)),
+      select: (at) => this.paint(at, false, (stroke) => this.page.selected(stroke), 0),
+      expand: () => this.pan(), // its handles take the hand themselves
     };
     for (const name of ['pointerdown', 'pointermove', 'pointerup', 'pointercancel'])
       stage.addEventListener(name, (event) => this[name](event));
@@ -43,8 +44,8 @@ export class Hand {
 
   // --- tools -------------------------------------------------------------------------------------
 
-  paint(at, erase, done = (stroke) => this.page.painted(stroke)) {
-    const stroke = { kind: 'stroke', erase, width: this.page.width() / this.view.scale, points: [at] };
+  paint(at, erase, done = (stroke) => this.page.painted(stroke), soft = this.page.softness()) {
+    const stroke = { kind: 'stroke', erase, width: this.page.width() / this.view.scale, soft, points: [at] };
     this.view.extend(stroke, 0);
     const leave = () => {
       this.view.stroke = null;
@@ -97,7 +98,7 @@ export class Hand {
   }
 
   pan() {
-    return { moveStage: (right, down) => this.view.move(right, down), end() {}, drop() {} };
+    return { moveStage: (right, down) => this.view.move(right, down), move() {}, end() {}, drop() {} };
   }
 
   pointermove(event) {
@@ -239,7 +240,7 @@ export class Hand {
   }
 
   showCursor(at, down = false) {
-    this.cursor.hidden = !at || !this.page.ready();
+    this.cursor.hidden = !at || !this.page.ready() || this.page.tool === 'expand';
     if (!at) return;
     this.cursor.classList.toggle('rn-down', down);
     const size = Math.max(4, this.page.width());

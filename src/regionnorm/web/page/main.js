@@ -4,6 +4,7 @@ import { Batch, save } from './batch.js';
 import { Bitmaps } from './bitmaps.js';
 import { Controls } from './controls.js';
 import { Fills } from './fills.js';
+import { Frame } from './frame.js';
 import { Hand } from './hand.js';
 import { shareOf, wholeMask } from './mask.js';
 import { Memory } from './memory.js';
@@ -30,7 +31,8 @@ class Page {
     this.auto = this.find('.rn-auto input');
     this.compare = this.find('.rn-compare input');
     this.grow = this.find('.rn-grow input');
-    this.tool = 'brush';
+    this.softness = this.find('.rn-softness input');
+    this.hard = this.find('.rn-hard input');
     this.server = new Server(base);
     this.pictures = []; // what the server keeps, latest first
     this.bitmaps = new Bitmaps(this);
@@ -40,15 +42,18 @@ class Page {
     this.view.onDraw = () => this.drawn();
     this.fills = new Fills(element, this);
     this.selection = new Selection(this);
+    this.frame = new Frame(this);
+    const page = this;
     this.hand = new Hand(this.stage, this.view, {
       ready: () => Boolean(this.timeline.picture),
       width: () => Number(this.brush.value),
+      softness: () => Number(this.softness.value) / 100,
       painted: (stroke) => this.painted(stroke),
       selected: (stroke) => this.selection.take(stroke),
       touched: () => this.setSplit(0),
       tell: (words) => (this.find('.rn-size').textContent = words),
       get tool() {
-        return element.querySelector('[data-tool][aria-pressed=true]').dataset.tool;
+        return page.tool;
       },
     });
     this.batch = new Batch(this.find('.rn-batch'), this.server, this.say);
@@ -56,6 +61,10 @@ class Page {
     this.memory.choices();
     this.controls = new Controls(this);
     this.showExamples();
+  }
+
+  get tool() {
+    return this.find('[data-tool][aria-pressed=true]').dataset.tool;
   }
 
   // --- photos in ---------------------------------------------------------------------------------
@@ -89,14 +98,17 @@ class Page {
     this.say('photo', '');
     const picture = this.timeline.picture;
     if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
+    this.element.classList.add('rn-opening');
     try {
       const told = await this.server.ask('POST', `pictures/${picture.number}/masks?${query}`, file);
-      await this.bitmaps.loadMask(told.mask, picture);
+      await this.bitmaps.loadMask(told.mask, picture, told.soft);
       if (this.timeline.picture !== picture) return undefined;
-      this.timeline.add({ kind: 'mask', number: told.mask });
+      this.timeline.add({ kind: 'mask', number: told.mask, soft: told.soft });
       if (told.warnings.length) this.say('photo', `The mask is loaded. Note: ${told.warnings.join('. ')}.`);
     } catch (error) {
       this.say('photo', error.message);
+    } finally {
+      this.element.classList.remove('rn-opening');
     }
     return undefined;
   }
@@ -104,7 +116,7 @@ class Page {
   async saveMask() {
     const { picture, items } = this.timeline;
     if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
-    const address = URL.createObjectURL(await wholeMask(items, picture, this.view.masks));
+    const address = URL.createObjectURL(await wholeMask(items, picture, this.view.masks, this.hard.checked));
     save(address, `${picture.name.replace(/\.[^.]*$/, '')}-mask.png`);
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
     return undefined;
@@ -194,8 +206,8 @@ class Page {
     enable('fill', !fills.running);
     enable('another', !fills.running);
     enable('download', picture);
-    for (const name of ['in', 'out', 'fit', 'save', 'scratches', 'load', 'inverted']) enable(name, picture);
-    const filled = Boolean(picture?.box);
+    for (const name of ['in', 'out', 'fit', 'save', 'scratches', 'text', 'load', 'inverted']) enable(name, picture);
+    const filled = isFill(picture);
     for (const selector of ['[data-do=another]', '[data-do=compare]', '.rn-compare']) this.find(selector).hidden = !filled;
     this.find('.rn-download').classList.toggle('rn-strong', filled);
     this.find('[data-do=fill]').classList.toggle('rn-strong', !filled || timeline.items.length > 0);
@@ -205,7 +217,9 @@ class Page {
     this.stage.setAttribute('role', picture ? 'application' : 'main');
     for (const button of this.element.querySelectorAll('.rn-history button'))
       button.setAttribute('aria-current', button.dataset.number === picture?.number);
+    view.hard = this.hard.checked;
     view.items = timeline.items;
+    this.frame.show();
     view.refresh('mask');
     if (picture) this.showPicture(picture);
     else view.show(view.size ?? [1, 1], null, null);
@@ -217,11 +231,13 @@ class Page {
     const turn = (this.showing = {});
     try {
       for (const item of this.timeline.items)
-        if (item.kind === 'mask') await this.bitmaps.loadMask(item.number, picture);
+        if (item.kind === 'mask') await this.bitmaps.loadMask(item.number, picture, item.soft);
       const layers = await this.bitmaps.load(picture.number, picture);
-      const before = picture.box ? await this.bitmaps.load(picture.origin) : null;
+      const before = isFill(picture) ? await this.bitmaps.load(picture.origin) : null;
       if (this.showing !== turn) return;
-      this.view.show(picture.canvas, layers, before);
+      const { width, height, frame } = picture;
+      this.view.show(picture.canvas, layers, before, frame.map((edge, side) => edge / (side % 2 ? height : width)));
+      this.frame.show();
       this.view.refresh('mask');
     } catch (error) {
       if (this.showing === turn) this.say('photo', error.message);
@@ -236,10 +252,12 @@ class Page {
     if (!picture) size.textContent = '';
     else
       this.counting = setTimeout(() => {
-        const { items } = this.timeline;
+        const { timeline } = this;
+        const { items } = timeline;
         const share = items.length ? shareOf(items, picture.canvas, this.view.masks) : 0;
+        const added = timeline.margins.some(Boolean) ? ` → ${wider(picture, timeline.margins)}` : '';
         const painted = share ? ` · ${(100 * share).toFixed(share < 0.1 ? 1 : 0)} % painted` : '';
-        size.textContent = `${picture.width} × ${picture.height}${painted}`;
+        size.textContent = `${picture.width} × ${picture.height}${added}${painted}`;
       }, 120);
   }
 
@@ -279,6 +297,7 @@ class Page {
 
   drawn() {
     const { view } = this;
+    this.frame.place();
     if (!view.size) return;
     this.find('.rn-zoom').textContent = view.fitted ? 'Fit' : `${Math.round(100 * view.scale)} %`;
     const line = this.find('.rn-line');
@@ -329,7 +348,7 @@ class Page {
     grid.replaceChildren();
     dialog.showModal();
     const picture = this.timeline.picture;
-    if (!picture?.box) {
+    if (!isFill(picture)) {
       note.textContent = 'Fill something first; then the regions of that photo are shown here.';
       return;
     }
@@ -348,4 +367,12 @@ class Page {
       note.textContent = error.message;
     }
   }
+}
+
+export function isFill(picture) {
+  return Boolean(picture?.parent);
+}
+
+function wider({ width, height }, [left, top, right, bottom]) {
+  return `${width + left + right} × ${height + top + bottom}`;
 }

@@ -3,12 +3,18 @@
 const COLOUR = 'rgb(255, 20, 100)';
 const SHARE_SIDE = 320;
 
-// Draw items, in pixels of the mask. `masks` maps numbers of loaded masks to {small, whole}.
-export function drawItems(pen, items, masks, scale) {
+const LAYERS = 24; // of which a soft edge consists, at most
+const BAND = 2; // pixels that each is wide, at least
+
+// Draw items, in pixels of the mask. `masks` maps numbers of loaded masks to {small, whole, size}.
+// `hard`: what covers more than half covers all, and nothing else anything.
+export function drawItems(pen, items, masks, scale, hard = false) {
   for (const item of items) {
-    if (item.kind === 'stroke') drawStroke(pen, item);
+    if (item.kind === 'stroke') drawStroke(pen, item, 0, hard);
     else if (item.kind === 'mask' && masks.has(item.number)) {
-      const { small, whole, size } = masks.get(item.number);
+      const entry = masks.get(item.number);
+      const { small, whole } = hard ? hardened(entry) : entry;
+      const { size } = entry;
       pen.globalCompositeOperation = 'source-over';
       // Scaling many pixels down takes long; the small one looks the same.
       pen.imageSmoothingEnabled = scale < 1;
@@ -17,20 +23,63 @@ export function drawItems(pen, items, masks, scale) {
   }
 }
 
-export function drawStroke(pen, item, from = 0) {
+export function drawStroke(pen, item, from = 0, hard = false) {
   pen.globalCompositeOperation = item.erase ? 'destination-out' : 'source-over';
   pen.strokeStyle = pen.fillStyle = COLOUR;
-  pen.lineWidth = item.width;
   pen.lineCap = pen.lineJoin = 'round';
   const points = item.points.slice(Math.max(0, from - 1));
+  for (const { width, alpha } of layersOf(item, hard)) {
+    pen.globalAlpha = alpha;
+    drawLine(pen, points, width);
+  }
+  pen.globalAlpha = 1;
+}
+
+// A soft edge is made of lines over each other, each narrower, until the innermost covers all.
+function layersOf({ width, soft = 0 }, hard) {
+  if (!soft) return [{ width, alpha: 1 }];
+  if (hard) return [{ width: width * (1 - soft / 2), alpha: 1 }]; // where it covers half
+  const count = Math.max(3, Math.min(LAYERS, Math.ceil((width * soft) / 2 / BAND)));
+  let below = 0;
+  return Array.from({ length: count }, (_, index) => {
+    const share = (index + 1) / count;
+    const cover = share * share * (3 - 2 * share);
+    const alpha = below < 1 ? (cover - below) / (1 - below) : 1;
+    below = cover;
+    return { width: width * (1 - soft * ((index + 0.5) / count)), alpha };
+  });
+}
+
+function drawLine(pen, points, width) {
+  pen.lineWidth = width;
   pen.beginPath();
   if (points.length === 1) {
-    pen.arc(...points[0], item.width / 2, 0, 2 * Math.PI);
+    pen.arc(...points[0], width / 2, 0, 2 * Math.PI);
     pen.fill();
     return;
   }
   for (const [x, y] of points) pen.lineTo(x, y);
   pen.stroke();
+}
+
+// Whether anything of the mask is neither painted nor not.
+export function isSoft(items, masks) {
+  return items.some((item) => (item.kind === 'stroke' ? item.soft : masks.get(item.number)?.soft));
+}
+
+function hardened(entry) {
+  if (!entry.soft) return entry;
+  entry.hard ??= Object.fromEntries(
+    ['small', 'whole'].map((name) => {
+      const { canvas, pen } = blank(entry[name].width, entry[name].height);
+      pen.drawImage(entry[name], 0, 0);
+      const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+      for (let index = 3; index < pixels.data.length; index += 4) pixels.data[index] = pixels.data[index] > 127 ? 255 : 0;
+      pen.putImageData(pixels, 0, 0);
+      return [name, canvas];
+    }),
+  );
+  return entry.hard;
 }
 
 // The box around what items may paint, [left, top, right, bottom] in whole pixels of the mask.
@@ -50,24 +99,25 @@ export function boundsOf(items, size) {
   return right > left && bottom > top ? [left, top, right, bottom] : null;
 }
 
-// The painted part as a PNG: {blob, left, top}, white = hole; null where nothing is painted.
-export async function exportMask(items, size, masks) {
+// The painted part as a PNG: {blob, left, top}, white = hole; null where nothing is painted. Soft
+// edges stay gray, unless `hard`.
+export async function exportMask(items, size, masks, hard) {
   const bounds = boundsOf(items, size);
   if (!bounds) return null;
   const [left, top, right, bottom] = bounds;
   const { canvas, pen } = blank(right - left, bottom - top);
   pen.translate(-left, -top);
-  drawItems(pen, items, masks, 1);
-  if (!harden(pen, canvas)) return null;
+  drawItems(pen, items, masks, 1, hard);
+  if (!whiten(pen, canvas, !hard && isSoft(items, masks))) return null;
   return { blob: await asBlob(canvas), left, top };
 }
 
 // The whole mask as a file of the photo's size.
-export async function wholeMask(items, photo, masks) {
+export async function wholeMask(items, photo, masks, hard) {
   const { canvas, pen } = blank(photo.width, photo.height);
   pen.scale(photo.width / photo.canvas[0], photo.height / photo.canvas[1]);
-  drawItems(pen, items, masks, 1);
-  harden(pen, canvas);
+  drawItems(pen, items, masks, 1, hard);
+  whiten(pen, canvas, !hard && isSoft(items, masks));
   return asBlob(canvas);
 }
 
@@ -83,15 +133,17 @@ export function shareOf(items, size, masks) {
   return count / (data.length / 4);
 }
 
-// Soft edges of strokes become hard ones. Returns whether there is any hole.
-function harden(pen, canvas) {
+// What is painted becomes white on black, and the rims of hard strokes one or the other. Returns
+// whether there is any hole.
+function whiten(pen, canvas, soft) {
   const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
   const words = new Uint32Array(pixels.data.buffer);
   let any = false;
   for (let index = 0; index < words.length; index++) {
-    const hole = words[index] >>> 24 > 127;
-    any ||= hole;
-    words[index] = hole ? 0xffffffff : 0xff000000;
+    const cover = words[index] >>> 24;
+    any ||= cover > 127;
+    const level = soft ? cover : cover > 127 ? 255 : 0;
+    words[index] = 0xff000000 | (level << 16) | (level << 8) | level;
   }
   pen.putImageData(pixels, 0, 0);
   return any;

@@ -13,6 +13,8 @@ export class Memory {
     const kept = read(localStorage);
     this.page.auto.checked = kept.auto ?? true;
     this.page.brush.value = kept.size ?? 40;
+    this.page.softness.value = kept.soft ?? 0;
+    this.page.hard.checked = kept.hard ?? false;
     if (kept.dark !== undefined) document.body.classList.toggle('dark', kept.dark);
   }
 

@@ -1,8 +1,10 @@
 // Everything that was done, in one line that undo and redo walk along.
 //
 // A step is a picture that is painted on from then on ({kind: 'picture', picture}: opened, filled or
-// gone back to), or something painted: {kind: 'stroke', erase, width, points}, {kind: 'mask', number},
-// with the stroke that it was made `from` if there was one, {kind: 'clear'}. Points are in pixels of the mask, so that the display's size never matters.
+// gone back to), or something painted: {kind: 'stroke', erase, width, soft, points}, {kind: 'mask',
+// number}, with the stroke that it was made `from` if there was one, {kind: 'clear'}; or {kind:
+// 'expand', margins}: pixels of the photo to add on the left, top, right and bottom. Points are in
+// pixels of the mask, so that the display's size never matters.
 
 const MOST = 400;
 
@@ -30,6 +32,11 @@ export class Timeline {
     return items.slice(items.map((item) => item.kind).lastIndexOf('clear') + 1);
   }
 
+  // What is to be added to the current picture.
+  get margins() {
+    return this.items.findLast((item) => item.kind === 'expand')?.margins ?? [0, 0, 0, 0];
+  }
+
   get canUndo() {
     return this.at > 1;
   }
@@ -50,7 +57,13 @@ export class Timeline {
   insert(mark, picture) {
     const index = this.steps.lastIndexOf(mark, this.at - 1);
     if (index < 0 || this.steps.slice(index + 1, this.at).some((step) => step.kind === 'picture')) return false;
+    const before = this.steps.slice(0, index + 1).findLast((step) => step.kind === 'picture').picture;
     this.steps.splice(this.at); // what was undone meanwhile belongs to the picture before
+    if (picture.grown.some(Boolean)) {
+      const later = this.steps.splice(index + 1).flatMap((step) => moved(step, before, picture));
+      this.steps.push(...later);
+      this.at = this.steps.length;
+    }
     this.steps.splice(index + 1, 0, { kind: 'picture', picture });
     this.at++;
     this.changed();
@@ -88,4 +101,13 @@ export class Timeline {
     this.steps.splice(0, first);
     this.at -= first;
   }
+}
+
+// What was painted on a picture, as it lies on one that has grown from it.
+function moved(step, before, after) {
+  if (step.kind === 'clear') return [step];
+  if (step.kind !== 'stroke') return []; // found or drawn for the picture's size
+  const [from, to] = [before, after].map((picture) => picture.canvas[0] / picture.width);
+  const points = step.points.map((point) => point.map((value, axis) => (value / from + after.grown[axis]) * to));
+  return [{ ...step, width: (step.width * to) / from, points }];
 }

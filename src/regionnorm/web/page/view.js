@@ -6,6 +6,7 @@ import { drawItems, drawStroke } from './mask.js';
 const MOST_ZOOM = 16; // screen pixels for a pixel of the photo
 const LEAST = 0.7; // of the scale at which the photo fits
 const MARGIN = 12; // screen pixels around a photo that fits
+const ROOM = 0.3; // of the stage, left free while the border is drawn outward
 const SHARP = 1.15; // a small copy is drawn until it would be enlarged more than this
 
 export class View {
@@ -17,6 +18,10 @@ export class View {
     [this.photoPen, this.maskPen] = this.canvases.map((canvas) => canvas.getContext('2d'));
     this.size = null; // of the picture, in pixels of the mask
     this.layers = this.before = null; // {small, whole, patches: [{bitmap, box}]}, boxes as shares
+    this.frame = [0, 0, 1, 1]; // where `before` lies in the picture, as shares
+    this.margins = [0, 0, 0, 0]; // around the picture, in pixels of the mask
+    this.roomy = false; // whether the border is to be drawn outward
+    this.hard = false; // whether soft edges are shown as hard ones
     this.items = [];
     this.masks = new Map();
     this.split = 0; // share of the stage's width, from the left, that shows `before`
@@ -29,9 +34,16 @@ export class View {
 
   // --- geometry ----------------------------------------------------------------------------------
 
+  // The picture and what is to be added around it.
+  get wide() {
+    const [left, top, right, bottom] = this.margins;
+    return [this.size[0] + left + right, this.size[1] + top + bottom];
+  }
+
   get fitScale() {
-    const [width, height] = this.size;
-    return Math.min((this.width - 2 * MARGIN) / width, (this.height - 2 * MARGIN) / height, 4);
+    const [width, height] = this.wide;
+    const room = 1 - (this.roomy ? ROOM : 0);
+    return Math.min((this.width * room - 2 * MARGIN) / width, (this.height * room - 2 * MARGIN) / height, 4);
   }
 
   resize() {
@@ -48,10 +60,20 @@ export class View {
   fit() {
     if (!this.size) return;
     this.scale = this.fitScale;
-    this.x = (this.width - this.size[0] * this.scale) / 2;
-    this.y = (this.height - this.size[1] * this.scale) / 2;
+    const [width, height] = this.wide;
+    this.x = (this.width - width * this.scale) / 2 + this.margins[0] * this.scale;
+    this.y = (this.height - height * this.scale) / 2 + this.margins[1] * this.scale;
     this.fitted = true;
     this.refresh('photo', 'mask');
+  }
+
+  // What is to be added around the picture; it stays where it is while a hand draws at its border.
+  setMargins(margins, roomy, held) {
+    if (!held && (roomy !== this.roomy || String(margins) !== String(this.margins) || this.held)) {
+      [this.margins, this.roomy, this.held] = [margins, roomy, false];
+      if (this.fitted) this.fit();
+    } else [this.margins, this.held] = [margins, held];
+    this.refresh('photo');
   }
 
   // Zoom so that what is at (x, y) of the stage stays there, or goes to `to`.
@@ -69,8 +91,10 @@ export class View {
     if (!this.size) return;
     this.fitted = false;
     // Some of the photo always stays in sight, in the middle if all of it fits.
-    this.x = bounded(this.x + right, this.width, this.size[0] * this.scale);
-    this.y = bounded(this.y + down, this.height, this.size[1] * this.scale);
+    const [before, above] = this.margins.map((margin) => margin * this.scale);
+    const [width, height] = this.wide.map((side) => side * this.scale);
+    this.x = bounded(this.x + right - before, this.width, width) + before;
+    this.y = bounded(this.y + down - above, this.height, height) + above;
     this.refresh('photo', 'mask');
   }
 
@@ -84,10 +108,10 @@ export class View {
 
   // --- drawing -----------------------------------------------------------------------------------
 
-  show(size, layers, before) {
+  show(size, layers, before, frame = [0, 0, 1, 1]) {
     const other = !this.size || size.some((side, index) => side !== this.size[index]);
     if (!other && layers === this.layers && before === this.before) return;
-    [this.size, this.layers, this.before] = [size, layers, before];
+    [this.size, this.layers, this.before, this.frame] = [size, layers, before, frame];
     if (other) this.fit();
     this.refresh('photo');
   }
@@ -125,19 +149,22 @@ export class View {
     const [left, top] = this.toPhoto(0, 0);
     pen.rect(left, top, (split * this.width) / this.scale, this.height / this.scale);
     pen.clip();
-    this.drawLayers(pen, this.before);
+    pen.clearRect(0, 0, ...this.size);
+    this.drawLayers(pen, this.before, this.frame);
     pen.restore();
   }
 
-  drawLayers(pen, layers) {
+  // `frame`: where in the picture they lie.
+  drawLayers(pen, layers, frame = [0, 0, 1, 1]) {
     const [width, height] = this.size;
     const pixels = this.scale * this.ratio;
-    const sharp = (pixels * width) / layers.small.width <= SHARP;
+    const sharp = (pixels * width * (frame[2] - frame[0])) / layers.small.width <= SHARP;
     if (!sharp && !layers.whole) this.wantWhole(layers);
     pen.imageSmoothingEnabled = pixels < 3;
     // Better scaling first makes smaller copies, which takes long for the whole photo.
     pen.imageSmoothingQuality = sharp ? 'medium' : 'low';
-    this.drawPart(pen, sharp || !layers.whole ? layers.small : layers.whole, [0, 0, width, height]);
+    const box = [frame[0] * width, frame[1] * height, frame[2] * width, frame[3] * height];
+    this.drawPart(pen, sharp || !layers.whole ? layers.small : layers.whole, box);
     for (const { bitmap, box } of layers.patches) {
       const [left, top, right, bottom] = box;
       this.drawPart(pen, bitmap, [left * width, top * height, right * width, bottom * height]);
@@ -161,9 +188,36 @@ export class View {
     this.start(this.maskPen);
     if (!this.size) return;
     this.clipToPhoto();
-    drawItems(this.maskPen, this.items, this.masks, this.scale * this.ratio);
-    if (this.stroke) drawStroke(this.maskPen, this.stroke);
+    if (!this.stroke || !this.drawBelow())
+      drawItems(this.maskPen, this.items, this.masks, this.scale * this.ratio, this.hard);
+    if (this.stroke) drawStroke(this.maskPen, this.stroke, 0, this.hard);
     this.maskPen.restore();
+  }
+
+  // A copy of what is painted, for as long as the view stays as it is.
+  keepBelow() {
+    this.stroke = null;
+    this.drawMask();
+    const { canvas } = this.maskPen;
+    const copy = document.createElement('canvas');
+    [copy.width, copy.height] = [canvas.width, canvas.height];
+    copy.getContext('2d').drawImage(canvas, 0, 0);
+    this.below = { copy, items: this.items, view: this.viewKey };
+  }
+
+  get viewKey() {
+    return [this.x, this.y, this.scale, this.ratio, this.width, this.height].join();
+  }
+
+  drawBelow() {
+    if (!this.below || this.below.items !== this.items || this.below.view !== this.viewKey) return false;
+    const pen = this.maskPen;
+    const transform = pen.getTransform();
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.globalCompositeOperation = 'source-over';
+    pen.drawImage(this.below.copy, 0, 0);
+    pen.setTransform(transform);
+    return true;
   }
 
   clipToPhoto() {
@@ -175,10 +229,16 @@ export class View {
 
   // The stroke under the hand grows: only its new part is drawn.
   extend(stroke, from) {
+    if (stroke.soft && !this.hard) {
+      // Its parts would add up where they meet: all of it is drawn anew, over a copy of the others.
+      if (!from) this.keepBelow();
+      this.stroke = stroke;
+      return this.refresh('mask');
+    }
     this.stroke = stroke;
     if (this.stale.has('mask')) return;
     this.clipToPhoto();
-    drawStroke(this.maskPen, stroke, from);
+    drawStroke(this.maskPen, stroke, from, this.hard);
     this.maskPen.restore();
   }
 }

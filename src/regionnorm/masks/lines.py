@@ -1,0 +1,229 @@
+"""Where lines of writing are: a text detector that another package ships, run by ONNX Runtime.
+
+The network is PaddleOCR's "PP-OCRv6 det small" (Apache-2.0) as it lies in the wheel of
+``rapidocr``. Only that file is used: nothing of the package is imported, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from regionnorm._extras import require
+from regionnorm.masks.regions import Window, bounding_window, dilate_disk, label_regions
+
+__all__ = ["Line", "find_lines"]
+
+Hole = npt.NDArray[np.bool_]
+Pixels = npt.NDArray[np.uint8]
+
+_PACKAGE, _MODEL = "rapidocr", "models/*det*.onnx"
+_FINE_SIDE = 1280  # small photos are looked at in a copy enlarged to this
+_LONG_SIDE = 2240  # and large ones in a copy of this size
+_COARSE_SIDE = 736  # where large letters are looked for once more
+_MOST_ENLARGED = 2.0
+_TILE, _OVERLAP = 1280, 192
+_STEP = 32  # the network takes sides that are multiples of this
+_LIKELY, _SURE = 0.3, 0.5  # of a pixel, and on average of a line
+_LEAST_HEIGHT = 3.0  # pixels of the copy
+_MOST_THICK = 0.25  # of the short side: what is thicker, or half of it and short, is no line
+_LONG = 2.4  # ratio of length to height from which on it is a line by itself
+_SAME = 1.25  # heights of short ones in a row, and what the row's is of theirs
+_ALIKE, _NEAR = 1.8, 2.0  # heights of neighbours, and how many of them may lie between
+_SHRUNK = 1.6  # the network marks a line's core; by how much of area over circumference it grows
+_QUIET = 3  # errors only
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of writing, or a word of one.
+
+    Attributes:
+        window: Where it lies, with some of the photo around it.
+        inside: bool of the window's size: the line, its letters' ends perhaps left out.
+        height: Of its letters, about, in pixels.
+        ratio: Of its length to its height.
+    """
+
+    window: Window
+    inside: Hole
+    height: float
+    ratio: float
+
+
+def find_lines(pixels: Pixels) -> list[Line]:
+    """Find lines of writing of any direction.
+
+    Small photos are looked at enlarged, large ones in a copy of 2240 pixels, in tiles, and once
+    more in a small copy for large letters.
+
+    Args:
+        pixels: RGB uint8 ``[H, W, 3]``.
+
+    Raises:
+        ImportError: The detector is not installed; the message is the command that installs it.
+    """
+    session = _session(str(_model_file()), torch.get_num_threads())
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    fine = min(_LONG_SIDE / side, max(1.0, _FINE_SIDE / side), _MOST_ENLARGED)
+    scales = [fine, *([_COARSE_SIDE / side] if fine * side > 1.3 * _COARSE_SIDE else [])]
+    lines = []
+    for scale in scales:
+        size = tuple(max(_STEP, round(side * scale)) for side in (width, height))
+        copy = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+        likely = _likelihood(session, np.asarray(copy))
+        lines += list(_lines(likely, pixels.shape[:2]))
+    return _written(lines)
+
+
+def _written(lines: list[Line]) -> list[Line]:
+    """Lines, and of what is short the words in a row: alone it is an object more often."""
+    short = [line for line in lines if line.ratio < _LONG]
+    rows = {id(one) for one in short for other in short if _in_a_row(one, other)}
+    kept = [line for line in lines if line.ratio >= _LONG or id(line) in rows]
+    short = [line for line in short if id(line) not in rows]
+    while joined := [line for line in short if any(_beside(line, other) for other in kept)]:
+        kept += joined
+        short = [line for line in short if not any(line is one for one in joined)]
+    return kept
+
+
+def _beside(line: Line, other: Line) -> bool:
+    """Whether two are of one size and not far from each other."""
+    if not 1 / _ALIKE <= line.height / other.height <= _ALIKE:
+        return False
+    near = _NEAR * min(line.height, other.height)
+    first, second = (_box(each) for each in (line, other))
+    gaps = (max(first[i], second[i]) - min(first[i + 2], second[i + 2]) for i in (0, 1))
+    return max(gaps) <= near
+
+
+def _in_a_row(line: Line, other: Line) -> bool:
+    """Whether two make a line together: level or upright, one behind the other, of one size."""
+    if not _beside(line, other):
+        return False
+    first, second = _box(line), _box(other)
+    sides = [max(first[i + 2], second[i + 2]) - min(first[i], second[i]) for i in (0, 1)]
+    thick = max(min(box[2] - box[0], box[3] - box[1]) for box in (first, second))
+    alike = 1 / _SAME <= line.height / other.height <= _SAME
+    return alike and min(sides) <= _SAME * thick and max(sides) >= _LONG * min(sides)
+
+
+def _box(line: Line) -> tuple[int, int, int, int]:
+    within = bounding_window(line.inside)
+    top, left = line.window.top, line.window.left
+    return top + within.top, left + within.left, top + within.bottom, left + within.right
+
+
+def _model_file() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        require(_PACKAGE, extra="text")
+        raise ImportError(f"{_PACKAGE} is no package; run: pip install 'regionnorm[text]'")
+    for place in spec.submodule_search_locations:
+        for path in sorted(Path(place).glob(_MODEL)):
+            return path
+    raise ImportError(
+        f"this version of {_PACKAGE} brings no text detector; run: "
+        "pip install -U 'regionnorm[text]'"
+    )
+
+
+_LOCK = threading.Lock()
+
+
+def _session(path: str, threads: int) -> Any:
+    with _LOCK:  # two visitors at once would load it twice
+        return _loaded(path, threads)
+
+
+@lru_cache(maxsize=2)  # threads of a server may have another number of threads
+def _loaded(path: str, threads: int) -> Any:
+    runtime = require("onnxruntime", extra="text")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _QUIET
+    options.enable_cpu_mem_arena = False  # it would keep the memory of the largest photo
+    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _likelihood(session: Any, pixels: Pixels) -> npt.NDArray[np.float32]:
+    """How likely each pixel is to be writing, ``[H, W]``, tile by tile."""
+    height, width = pixels.shape[:2]
+    likely = np.zeros((height, width), np.float32)
+    for rows in _tiles(height):
+        for columns in _tiles(width):
+            part = pixels[rows, columns]
+            down, across = (-side % _STEP for side in part.shape[:2])
+            part = np.pad(part, ((0, down), (0, across), (0, 0)), mode="edge")
+            # Blue first, as the network learned it, and from -1 to 1.
+            given = np.ascontiguousarray(part[:, :, ::-1].transpose(2, 0, 1)[None], np.float32)
+            (found,) = session.run(None, {session.get_inputs()[0].name: given / 127.5 - 1})
+            there = likely[rows, columns]
+            np.maximum(there, found[0, 0, : there.shape[0], : there.shape[1]], out=there)
+    return likely
+
+
+def _tiles(length: int) -> list[slice]:
+    """As few as cover a side, no larger than they have to be."""
+    count = max(1, -(-(length - _OVERLAP) // (_TILE - _OVERLAP)))
+    step = (length - _OVERLAP) / count
+    starts = [round(index * step) for index in range(count)]
+    stops = [*(start + _OVERLAP for start in starts[1:]), length]
+    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
+
+
+def _lines(likely: npt.NDArray[np.float32], shape: tuple[int, int]) -> Iterator[Line]:
+    """The lines of a map, in pixels of a photo of that height and width."""
+    labels, count = label_regions(likely > _LIKELY)
+    flat = labels.ravel()
+    area = np.bincount(flat, minlength=count + 1)
+    mean = np.bincount(flat, likely.ravel(), minlength=count + 1) / np.maximum(area, 1)
+    scale, most = shape[0] / likely.shape[0], _MOST_THICK * min(likely.shape)
+    for number in np.flatnonzero((mean >= _SURE) & (area >= _LEAST_HEIGHT**2)):
+        if number == 0:
+            continue
+        core = labels == number
+        thick, long = _sides(core)
+        if thick < _LEAST_HEIGHT or thick > most * (1 if long > 2 * thick else 0.5):
+            continue
+        grown = round(_SHRUNK * thick * long / (2 * (thick + long)))
+        height = thick + 2 * grown
+        window = bounding_window(core).grow(round(grown + 1.5 * height) + 2, *core.shape)
+        inside = dilate_disk(core[window.slices], grown)
+        ratio = (long + 2 * grown) / height
+        yield _enlarged(Line(window, inside, height, ratio), scale, shape)
+
+
+def _sides(core: Hole) -> tuple[float, float]:
+    """Thickness and length of a region as if it were a tilted rectangle."""
+    rows, columns = np.nonzero(core)
+    spread = np.linalg.eigvalsh(np.cov(np.stack([rows, columns]).astype(np.float64)))
+    # The variance of a rectangle's pixels along a side is a twelfth of its square.
+    thick, long = np.sqrt(12 * np.maximum(spread, 0) + 1)
+    return float(min(thick, len(rows) / long)), float(long)
+
+
+def _enlarged(line: Line, scale: float, shape: tuple[int, int]) -> Line:
+    """The same in pixels of the photo."""
+    window = line.window
+    edges = [window.top, window.left, window.bottom, window.right]
+    limits = [shape[0], shape[1]] * 2
+    top, left, bottom, right = (
+        min(round(edge * scale), limit) for edge, limit in zip(edges, limits, strict=True)
+    )
+    placed = Window(top, left, bottom, right)
+    size = (placed.width, placed.height)
+    inside = Image.fromarray(line.inside).resize(size, Image.Resampling.NEAREST)
+    return Line(placed, np.asarray(inside).astype(np.bool_), line.height * scale, line.ratio)
