@@ -1040,6 +1040,8 @@ def test_tools_take_two_rows_on_a_phone_before_and_after_a_fill(
             box = page.locator(".rn-bottom").bounding_box()
             assert box
             heights.append(box["height"])
+            slider = page.locator(".rn-brush input").bounding_box()
+            assert slider and slider["width"] >= 44
         assert max(heights) < 120 and max(heights) - min(heights) < 2
 
 
