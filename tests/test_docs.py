@@ -86,6 +86,7 @@ def workplace(
     photo, mask = make_photo(80, 64), make_mask(80, 64)
     photo.save("photo.jpg", quality=95, subsampling=0)
     mask.save("mask.png")
+    mask.save("stroke.png")
     make_mask(40, 32).save("logo.png")
     scratched = photo.copy()
     scratched.paste("white", (10, 20, 70, 22))
