@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from regionnorm.recipes import get_recipe, list_recipes
+from regionnorm.recipes import get_recipe, get_scratch_recipe, list_recipes
 from regionnorm.training.recipe import recipe_from_json, recipe_to_json
+from regionnorm.training.scratches import scratch_recipe_from_json
+
+FILLING = [name for name in list_recipes() if name != "scratches"]
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", FILLING)
 def test_every_recipe_is_listed_and_survives_json(name: str) -> None:
     assert list_recipes()[name]
     recipe = get_recipe(name)
@@ -97,3 +101,15 @@ def test_the_papers_losses_and_schedule() -> None:
     assert (losses.l1, losses.adversarial, losses.perceptual, losses.style) == (1, 0.1, 0.1, 250)
     assert (released.losses.perceptual, released.losses.style) == (0, 0)
     assert released.losses.on_composite
+
+
+def test_the_recipe_of_scratches_is_checked_and_survives_json() -> None:
+    recipe = get_scratch_recipe({"batch": "3", "minutes": "2", "widths": "4,4,8,8"})
+    assert (recipe.batch, recipe.minutes, recipe.widths) == (3, 2.0, (4, 4, 8, 8))
+    assert scratch_recipe_from_json(json.dumps(dataclasses.asdict(recipe))) == recipe
+    with pytest.raises(ValueError, match="no field 'model'"):
+        get_scratch_recipe({"model": "rn"})
+    with pytest.raises(ValueError, match="size"):
+        get_scratch_recipe({"size": "100"})
+    with pytest.raises(ValueError, match="not a recipe: bunch"):
+        scratch_recipe_from_json('{"bunch": 3}')

@@ -381,6 +381,18 @@ def test_zip_of_photos_comes_back_filled_by_one_mask(
                 assert (pixels(Image.open(file)) == expected).all()
 
 
+@pytest.mark.parametrize("rule", ["auto:scratches", "auto:scratches-classical"])
+def test_scratches_are_found_with_and_without_a_network(
+    page: Page, make_photo: Maker, rule: str
+) -> None:
+    scratched = make_photo(200, 150)
+    scratched.paste("white", (20, 70, 180, 72))
+    number = page.open("scan.png", scratched)["number"]
+    answer = page.post(f"pictures/{number}/masks?rule={rule}")
+    assert answer.status_code == 200
+    assert answer.json()["mask"]
+
+
 def test_masks_of_several_photos_are_found_by_name_or_made(
     page: Page, make_photo: Maker, make_mask: Maker
 ) -> None:

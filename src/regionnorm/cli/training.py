@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regionnorm.cli.console import print_study_table, printable, run_progress
-from regionnorm.files.remote import as_place
+from regionnorm.files.remote import Place, as_place, is_url
 
 if TYPE_CHECKING:
     from regionnorm.training import Recipe
 
 __all__ = ["study", "train"]
+
+_SCRATCHES = "scratches"  # the one recipe of a network that fills nothing
 
 
 def _print_recipes(value: bool) -> None:
@@ -82,26 +84,14 @@ def train(
       regionnorm train released --data photos/ --val val/ --out runs/first --set batch=8
       regionnorm train released --data photos/ --val val/ --out runs/first --resume
     """
-    from regionnorm.recipes import get_recipe
-    from regionnorm.training import train as run
-    from regionnorm.training.recipe import recipe_from_json, with_overrides
-
     overrides = _settings(settings or [])
     launch = {"devices": devices, "nodes": nodes, "strategy": strategy, "precision": precision}
     overrides |= {key: str(value) for key, value in launch.items() if value is not None}
-    # A resumed run goes on with its own recipe; what is typed now changes it on purpose.
     folder = as_place(out)
-    saved = folder / "recipe.json"
-    if resume and saved.is_file():
-        chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
-        named = _read_recipe(recipe).name if recipe.endswith(".json") else recipe
-        if chosen.name != named:
-            raise ValueError(f"{out} was started with recipe {chosen.name!r}, not {named!r}")
-    elif recipe.endswith(".json"):
-        chosen = with_overrides(_read_recipe(recipe), overrides)
+    if recipe == _SCRATCHES:
+        finished = _train_scratches(data, val, folder, overrides, resume=resume)
     else:
-        chosen = get_recipe(recipe, overrides)
-    finished = run(chosen, data=data, val=val, out=folder, resume=resume)
+        finished = _train_filler(recipe, data, val, folder, overrides, resume=resume)
     if finished is False:
         print("Interrupted and saved; to go on, add --resume to the command", file=sys.stderr)
         return 130
@@ -110,6 +100,56 @@ def train(
             typer.echo(printable(folder / name))
             break
     return 0
+
+
+def _train_filler(
+    recipe: str,
+    data: list[str],
+    val: str | None,
+    folder: Place,
+    overrides: dict[str, str],
+    *,
+    resume: bool,
+) -> bool:
+    from regionnorm.recipes import get_recipe
+    from regionnorm.training import train as run
+    from regionnorm.training.recipe import recipe_from_json, with_overrides
+
+    # A resumed run goes on with its own recipe; what is typed now changes it on purpose.
+    saved = folder / "recipe.json"
+    if resume and saved.is_file():
+        chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
+        named = _read_recipe(recipe).name if recipe.endswith(".json") else recipe
+        if chosen.name != named:
+            raise ValueError(f"{folder} was started with recipe {chosen.name!r}, not {named!r}")
+    elif recipe.endswith(".json"):
+        chosen = with_overrides(_read_recipe(recipe), overrides)
+    else:
+        chosen = get_recipe(recipe, overrides)
+    return run(chosen, data=data, val=val, out=folder, resume=resume)
+
+
+def _train_scratches(
+    data: list[str],
+    val: str | None,
+    folder: Place,
+    overrides: dict[str, str],
+    *,
+    resume: bool,
+) -> bool:
+    from regionnorm.recipes import get_scratch_recipe
+    from regionnorm.training.recipe import with_overrides
+    from regionnorm.training.scratches import scratch_recipe_from_json, train_scratches
+
+    if is_url(folder):
+        raise ValueError(f"{folder} is not on this machine; give --out a folder here, and copy it")
+    saved = folder / "recipe.json"
+    if resume and saved.is_file():
+        own = scratch_recipe_from_json(saved.read_text(encoding="utf-8"))
+        chosen = with_overrides(own, overrides)
+    else:
+        chosen = get_scratch_recipe(overrides)
+    return train_scratches(chosen, data=data, val=val, out=str(folder), resume=resume)
 
 
 def _print_studies(value: bool) -> None:

@@ -1,4 +1,4 @@
-"""Masks: generated, found, made by rules and checked."""
+"""Masks: generated, found, made by rules and checked; and photos with drawn damage."""
 
 from regionnorm.masks.generated import INTERVALS as INTERVALS
 from regionnorm.masks.generated import MASK_KINDS as MASK_KINDS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +106,9 @@ def make_mask(
     Args:
         photo: What the mask is for.
         mask: A mask file; or a rule: ``alpha`` takes the pixels that are more transparent than
-            not, ``auto:scratches`` what :func:`~regionnorm.masks.scratches.find_scratches` finds,
-            ``auto:text`` what :func:`~regionnorm.masks.text.find_text` does,
+            not, ``auto:scratches`` what :func:`~regionnorm.masks.scratches.find_scratches` finds
+            (``auto:scratches-classical``: without a network), ``auto:text`` what
+            :func:`~regionnorm.masks.text.find_text` does,
             ``color:#ff00ff`` the pixels of that colour, to within 24 levels per channel or as
             many as given (``color:#ff00ff~60``), and the rim around them that has its tint.
         options: What to do to the mask.
@@ -132,8 +133,11 @@ def make_mask(
         return checked
     if text == "alpha":
         hole, notes = _from_alpha(photo)
-    elif text == "auto:scratches":
-        hole, notes = find_scratches(photo.colours()), ()
+    elif text in ("auto:scratches", "auto:scratches-classical"):
+        method: Literal["learned", "classical"] = (
+            "classical" if text.endswith("-classical") else "learned"
+        )
+        hole, notes = find_scratches(photo.colours(), method=method), ()
         if not hole.any():
             raise ValueError("no scratches were found; paint a mask instead")
     elif text == "auto:text":

@@ -1,142 +1,142 @@
-"""Find scratches and dust on scanned photos by morphology."""
+"""Find scratches, dust, hairs and folds on scanned photos with a small network."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F
 
-from regionnorm.imaging import luma
-from regionnorm.masks.regions import dilate_disk, dilate_square, label_regions
+from regionnorm.checkpoints.finder import Finder, load_finder, packaged_finder
+from regionnorm.masks.morphology import find_by_morphology
+from regionnorm.masks.regions import dilate_disk, label_regions
+from regionnorm.models.scratch_net import logits_of_views
 
-__all__ = ["find_scratches"]
+__all__ = ["find_scratches", "mark_probability"]
 
 Hole = npt.NDArray[np.bool_]
+Plane = npt.NDArray[np.float32]
 
-_LONG_SIDE = 1600  # larger photos are looked at in a copy of this size
-_DIRECTIONS = 24
-_CONTRAST = 4.0  # to the mean of the marks around: texture is full of them
-_LEAST_CONTRAST = 24.0  # gray levels
+_MOST_PIXELS = 4_000_000  # larger photos are looked at in a copy of this size
+_TILE = 768
+_OVERLAP = 96
+_LEAST_AREA = 4  # pixels of a region; smaller ones are grain
 
 
-def find_scratches(colours: npt.NDArray[Any], *, sensitivity: float = 1.0) -> Hole:
-    """Find thin bright or dark lines, and specks of dust.
+def find_scratches(
+    colours: npt.NDArray[Any],
+    *,
+    sensitivity: float = 1.0,
+    method: Literal["learned", "classical"] = "learned",
+) -> Hole:
+    """Find what time left on a photo: scratches, film lines, dust, hairs, folds, rims of stains.
 
-    The black and the white top-hat transform leave what is narrower than a hundredth of the photo
-    and differs in brightness from both of its sides. Of that, lines are kept where they go on in
-    one direction, and specks where they are small, strong and alone; fine texture, where all of
-    it is full of such marks, is not. Real thin lines (wires, twigs, strokes of writing) look the
-    same: look at the result before it is filled.
+    A network of half a million parameters, which has learned on drawn marks, says for each pixel
+    how likely it is damaged. It misses some two fifths of them, and a quarter of what it takes are
+    edges of the picture: look at the result before it is filled. Photos of more than four megapixels
+    are looked at in a copy of that size, in tiles: time and memory for any size are bounded.
 
     Args:
         colours: RGB ``[H, W, 3]``, uint8 or uint16.
         sensitivity: Above 1 finds fainter marks, and more that are none.
+        method: ``"classical"`` finds thin lines and specks by morphology, which takes wires and
+            twigs as well. It is used, too, where the package came without the network's weights.
 
     Returns:
-        bool ``[H, W]``; marks with a pixel or two around them.
+        bool ``[H, W]``; marks with a pixel or so around them, so that their soft edges are within.
 
     Raises:
-        ValueError: ``sensitivity`` is not above 0.
+        ValueError: ``sensitivity`` is not above 0, or the method is not known.
     """
     if not sensitivity > 0:
         raise ValueError(f"sensitivity is {sensitivity}; give a number above 0, such as 1")
+    if method not in ("learned", "classical"):
+        raise ValueError(f"method is {method!r}; choose learned or classical")
+    if method == "classical" or not packaged_finder().is_file():
+        return find_by_morphology(colours, sensitivity)
     height, width = colours.shape[:2]
-    gray = luma(colours).astype(np.float32) * (255 / np.iinfo(colours.dtype).max)
-    scale = min(1.0, _LONG_SIDE / max(height, width))
-    image = Image.fromarray(gray)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = image.resize(size, Image.Resampling.BOX)
-    found = _find(np.array(image), sensitivity)
-    if scale < 1:
-        enlarged = Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST)
-        found = np.asarray(enlarged)
+    finder = _packaged()
+    odds = finder.threshold / (1 - finder.threshold) / sensitivity
+    found = _marks(mark_probability(finder, _viewed(colours)) > odds / (1 + odds))
+    if found.shape != (height, width):
+        enlarged = Image.fromarray(found.astype(np.uint8) * 255)
+        # Straight between the centres: the edges of enlarged marks have no steps.
+        found = np.asarray(enlarged.resize((width, height), Image.Resampling.BILINEAR)) > 127
     return found
 
 
-def _find(gray: npt.NDArray[np.float32], sensitivity: float) -> Hole:
-    side = max(gray.shape)
-    reach = max(3, side // 160)  # half of the widest mark
-    length = max(15, side // 16)
-    plane = torch.from_numpy(gray)[None, None]
-    found = np.zeros(gray.shape, bool)
-    for sign in (1, -1):
-        hat = sign * plane - _opened(sign * plane, reach)
-        around = _box_mean(hat, 5 * reach)
-        threshold = torch.clamp(_CONTRAST * around, min=_LEAST_CONTRAST) / sensitivity
-        # What lies on an edge of the scene differs from one side to the other; a mark does not.
-        ground = sign * plane - hat
-        step = _highest(ground, 2) + _highest(-ground, 2)
-        strong = ((hat > threshold) & (hat > step))[0, 0].numpy()
-        weak = (hat > threshold / 2)[0, 0].numpy()
-        lines = _lines(strong, length)
-        found |= weak & dilate_square(lines, 2)
-        rest = strong & ~dilate_square(lines, 3)
-        dust = _dust(rest, (hat / threshold)[0, 0].numpy(), reach)
-        found |= weak & dilate_square(dust, 1)
-    return dilate_disk(found, 1)
+@cache
+def _packaged() -> Finder:
+    return load_finder()
 
 
-def _opened(plane: Tensor, reach: int) -> Tensor:
-    """Grayscale opening by a square of side ``2 * reach + 1``."""
-    return _highest(-_highest(-plane, reach), reach)
+def _viewed(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The photo, or a smaller copy, in eight bits."""
+    pixels = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    height, width = pixels.shape[:2]
+    scale = math.sqrt(_MOST_PIXELS / (height * width))
+    if scale >= 1:
+        return pixels
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
+    return np.asarray(small)
 
 
-def _highest(plane: Tensor, reach: int) -> Tensor:
-    side = 2 * reach + 1
-    rows = F.max_pool2d(plane, (1, side), stride=1, padding=(0, reach))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(reach, 0))
+def mark_probability(finder: Finder, pixels: npt.NDArray[np.uint8]) -> Plane:
+    """How likely each pixel is damaged, by the network, tile by tile.
+
+    Args:
+        finder: The network.
+        pixels: RGB uint8 ``[H, W, 3]``.
+
+    Returns:
+        float32 ``[H, W]`` in [0, 1].
+    """
+    height, width = pixels.shape[:2]
+    total = np.zeros((height, width), np.float32)
+    weights = np.zeros((height, width), np.float32)
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            part = _of_tile(finder, pixels[top:bottom, left:right])
+            # Tiles fade into each other: each has seen other surroundings.
+            weight = np.minimum.outer(_ramp(bottom - top), _ramp(right - left))
+            total[top:bottom, left:right] += weight * part
+            weights[top:bottom, left:right] += weight
+    return total / weights
 
 
-def _box_mean(plane: Tensor, reach: int) -> Tensor:
-    side = 2 * reach + 1
-    rows = F.avg_pool2d(plane, (1, side), 1, (0, reach), count_include_pad=False)
-    return F.avg_pool2d(rows, (side, 1), 1, (reach, 0), count_include_pad=False)
+def _spans(side: int) -> list[tuple[int, int]]:
+    """Starts and ends of overlapping tiles of about the same length."""
+    count = max(1, math.ceil((side - _OVERLAP) / (_TILE - _OVERLAP)))
+    length = math.ceil((side + (count - 1) * _OVERLAP) / count)
+    starts = np.rint(np.linspace(0, side - length, count)).astype(int).tolist()
+    return [(start, start + length) for start in starts]
 
 
-def _lines(marks: Hole, length: int) -> Hole:
-    """Keep marks that go on for ``length`` pixels in one direction, and in that one only."""
-    rows, columns = np.nonzero(marks)
-    near = np.pad(dilate_square(marks, 1), length)
-    offsets = np.arange(length) - length // 2
-    shares = np.empty((_DIRECTIONS, len(rows)), np.float32)
-    for direction in range(_DIRECTIONS):
-        angle = np.pi * direction / _DIRECTIONS
-        down = np.rint(offsets * np.sin(angle)).astype(np.intp)
-        across = np.rint(offsets * np.cos(angle)).astype(np.intp)
-        total = np.zeros(len(rows), np.int32)
-        for dy, dx in zip(down, across, strict=True):
-            total += near[rows + length + dy, columns + length + dx]
-        shares[direction] = total / length
-    best = shares.argmax(0)
-    along = shares[best, np.arange(len(rows))]
-    # Across a line there is only its width; in texture there are marks in every direction.
-    across_it = shares[(best + _DIRECTIONS // 2) % _DIRECTIONS, np.arange(len(rows))]
-    lines = np.zeros_like(marks)
-    keep = (along >= 0.95) & (across_it <= 0.4) & (np.median(shares, axis=0) <= 0.6)
-    lines[rows[keep], columns[keep]] = True
-    return lines
+def _ramp(length: int) -> Plane:
+    place = np.arange(length, dtype=np.float32) + 1
+    return np.minimum(np.minimum(place, place[::-1]) / _OVERLAP, 1)
 
 
-def _dust(marks: Hole, strength: npt.NDArray[np.float32], reach: int) -> Hole:
-    """Keep regions that are small, strong and alone."""
-    labels, count = label_regions(marks)
-    if count == 0:
-        return marks
-    flat = labels.ravel()
-    area = np.bincount(flat, minlength=count + 1)
-    peak = np.zeros(count + 1, np.float32)
-    np.maximum.at(peak, flat, strength.ravel())
-    density = _box_mean(torch.from_numpy(marks.astype(np.float32))[None, None], 6 * reach)
-    crowd = np.zeros(count + 1, np.float32)
-    np.maximum.at(crowd, flat, density[0, 0].numpy().ravel())
-    window = (12 * reach + 1) ** 2
-    keep = (area >= 4) & (area <= (2 * reach + 1) ** 2) & (peak > 1.5)
-    keep &= crowd * window < 3 * area
+def _of_tile(finder: Finder, pixels: npt.NDArray[np.uint8]) -> Plane:
+    height, width = pixels.shape[:2]
+    # A copy: a photo's pixels may be read-only, of which PyTorch warns.
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    stride = finder.network.stride
+    image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
+    with torch.inference_mode():
+        logits = logits_of_views(finder.network, image)
+        return torch.sigmoid(logits)[0, 0, :height, :width].numpy()
+
+
+def _marks(likely: Hole) -> Hole:
+    """Regions that are large enough, grown by a pixel: a mark's soft edge belongs to it."""
+    labels, count = label_regions(likely)
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= _LEAST_AREA
     keep[0] = False
-    return keep[labels]
+    return dilate_disk(keep[labels], 1)

@@ -1,4 +1,4 @@
-"""Networks, all called as ``model(image, mask) -> image``."""
+"""Networks, all called as ``model(image, mask) -> image``; ``scratch_net`` alone finds marks."""
 
 from regionnorm.models.base import InpaintingModel
 from regionnorm.models.contextual_attention import ContextualAttentionNet

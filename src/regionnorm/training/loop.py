@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,6 +30,7 @@ from regionnorm.training.compiler import compiler_problem, without_compiler_erro
 from regionnorm.training.logs import Logs, Meter, save_grid
 from regionnorm.training.recipe import Recipe, recipe_to_json
 from regionnorm.training.state import TrainingState
+from regionnorm.training.stopping import stop_signals
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -166,7 +163,7 @@ class _Run:
                 say=meter.say,
                 on_progress=meter.decoding,
             )
-            with _stop_signals() as stopped, without_compiler_errors(recipe.compile):
+            with stop_signals() as stopped, without_compiler_errors(recipe.compile):
                 finished = self._take_steps(batches, stopped)
                 self._save()
                 if not finished:
@@ -359,27 +356,3 @@ def _shared(source: ImageSource, judge: ImageSource | None) -> int:
     """How many photos to judge by are among those to train on, by their names."""
     judged = set() if judge is None else {judge.name(index) for index in range(len(judge))}
     return len(judged & {source.name(index) for index in range(len(source) if judged else 0)})
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second one gets through.
-
-    In another thread than the main one nothing is collected: only that one can.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

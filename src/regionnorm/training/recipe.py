@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -140,6 +140,7 @@ class Recipe:
         return losses.perceptual > 0 or losses.feature_distance > 0 or losses.style > 0
 
 
+_T = TypeVar("_T")
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
@@ -160,7 +161,7 @@ def recipe_from_json(text: str) -> Recipe:
         raise ValueError(f"not a recipe: {_first(error)}") from error
 
 
-def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+def with_overrides(recipe: _T, overrides: Mapping[str, str]) -> _T:
     """Replace fields by ``key=value`` pairs as typed on a command line.
 
     Args:

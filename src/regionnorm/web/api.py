@@ -221,7 +221,7 @@ class PageApi:
         visitor, picture = self.picture(request)
         rule = request.query_params.get("rule", "")
         if rule:
-            if not re.fullmatch(r"auto:\w{1,20}", rule):
+            if not re.fullmatch(r"auto:[\w-]{1,30}", rule):
                 raise ValueError(
                     f"the rule {rule!r:.40} is not known here; use auto:scratches or auto:text"
                 )

@@ -1,0 +1,135 @@
+"""A small U-Net that finds marks on old photos; with RN-L it finds its own regions on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regionnorm.nn.norm import make_norm
+
+__all__ = ["ScratchNet", "logits_of_views"]
+
+_UNSHUFFLE = 2  # the first level has half the photo's resolution, and four times its channels
+
+
+class ScratchNet(nn.Module):
+    """Photo to logits of where a mark is.
+
+    Args:
+        norm: ``"rn-l"``, ``"in"``, ``"bn"`` or ``"none"``, behind the last convolution of every
+            level: behind all of them it costs a fifth of the speed.
+        stats: What shares statistics in RN-L; ``"batch"`` keeps running averages, so that a
+            pixel's logit does not depend on what else a tile shows.
+        widths: Channels of the four levels, at a half, a quarter, an eighth and a sixteenth.
+    """
+
+    stride = 16
+
+    def __init__(
+        self,
+        *,
+        norm: str = "rn-l",
+        stats: str = "batch",
+        widths: tuple[int, int, int, int] = (16, 32, 48, 48),
+    ) -> None:
+        super().__init__()
+        if len(widths) != 4 or min(widths) < 1:
+            raise ValueError(f"widths is {widths}; expected four numbers above 0")
+        self.options: dict[str, Any] = {"norm": norm, "stats": stats, "widths": list(widths)}
+
+        def level(channels: int, out: int, *, stride: int = 1) -> nn.Module:
+            return nn.Sequential(
+                _Unit(channels, out, "none", stats, stride=stride), _Unit(out, out, norm, stats)
+            )
+
+        first, *others = widths
+        channels = 3 * _UNSHUFFLE**2
+        self.encoder = nn.ModuleList([level(channels, first)])
+        for above, below in zip(widths[:-1], others, strict=True):
+            self.encoder.append(level(above, below, stride=2))
+        last = widths[-1]
+        self.context = nn.Sequential(
+            _Unit(last, last, "none", stats, dilation=2), _Unit(last, last, norm, stats, dilation=4)
+        )
+        self.narrow = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        for below, above in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.narrow.append(nn.Conv2d(below, above, 1))
+            self.decoder.append(level(above, above))
+        self.output = nn.Conv2d(first, _UNSHUFFLE**2, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, _Unit):
+                nn.init.kaiming_normal_(module.convolution.weight, nonlinearity="relu")
+        # One pixel in twenty is a mark: to learn that much takes the first hundred steps otherwise.
+        nn.init.constant_(self.output.bias, -3.0)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Photos ``[N, 3, H, W]`` in [0, 1] to logits ``[N, 1, H, W]``, float32.
+
+        Raises:
+            ValueError: The sides are no multiples of 16.
+        """
+        if image.dim() != 4 or image.shape[1] != 3 or any(s % self.stride for s in image.shape[2:]):
+            raise ValueError(
+                f"image has shape {list(image.shape)}; expected [N, 3, H, W] with sides that are "
+                f"multiples of {self.stride}"
+            )
+        x = F.pixel_unshuffle(4 * image - 2, _UNSHUFFLE)
+        skips = []
+        for level in self.encoder:
+            x = level(x)
+            skips.append(x)
+        x = skips.pop() + self.context(x)
+        for narrow, level in zip(self.narrow, self.decoder, strict=True):
+            x = skips.pop() + F.interpolate(narrow(x), scale_factor=2, mode="nearest")
+            x = level(x)
+        return F.pixel_shuffle(self.output(x).float(), _UNSHUFFLE)
+
+
+def logits_of_views(network: nn.Module, image: Tensor) -> Tensor:
+    """The mean of a network's logits for a photo as it is and turned by half.
+
+    What the network takes for a mark in one view only, it takes less for one so.
+
+    Args:
+        network: Photos ``[N, 3, H, W]`` to logits ``[N, 1, H, W]``.
+        image: Photos.
+    """
+    views = ((), (2, 3))
+    logits = [network(_last(image.flip(axes))).float().flip(axes) for axes in views]
+    return torch.stack(logits).mean(0)
+
+
+def _last(image: Tensor) -> Tensor:
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+class _Unit(nn.Module):
+    """A convolution, a norm and a ReLU."""
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        norm: str,
+        stats: str,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            channels, out, 3, stride=stride, padding=dilation, dilation=dilation
+        )
+        options = {"track_running_stats": True} if norm == "rn-l" and stats == "batch" else {}
+        self.norm = make_norm(norm, out, stats=stats, activation="relu", bound=0.5, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features to features."""
+        x = self.convolution(x)
+        # RN-L finds its own mask; no norm here takes one.
+        y: Tensor = self.norm(x, torch.empty(0))
+        return y

@@ -1,0 +1,60 @@
+"""The weights of the network that finds scratches: saved, loaded, shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from regionnorm.checkpoints.finder import Finder, load_finder, packaged_finder, save_finder
+from regionnorm.checkpoints.weights import packaged_weights
+from regionnorm.models.scratch_net import ScratchNet
+
+
+def test_what_is_saved_is_loaded_in_half_precision(tmp_path: Path) -> None:
+    network = ScratchNet(norm="in", widths=(4, 4, 8, 8))
+    path = tmp_path / "finder.safetensors"
+    save_finder(Finder(network, 0.3), path, {"step": "7"})
+    loaded = load_finder(path)
+    assert loaded.threshold == 0.3
+    assert loaded.network.options == network.options
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[key], value.half().float())
+
+
+def test_running_averages_beyond_half_precision_survive(tmp_path: Path) -> None:
+    network = ScratchNet(norm="bn", widths=(4, 4, 8, 8))
+    wide = {k: v + 1e5 for k, v in network.state_dict().items() if k.endswith("running_var")}
+    network.load_state_dict(wide, strict=False)
+    save_finder(Finder(network, 0.3), tmp_path / "finder.safetensors")
+    loaded = load_finder(tmp_path / "finder.safetensors").network.state_dict()
+    assert wide and all(torch.equal(loaded[key], value) for key, value in wide.items())
+    torch.nn.init.constant_(network.output.weight, 1e6)
+    with pytest.raises(ValueError, match="too large for half precision"):
+        save_finder(Finder(network, 0.3), tmp_path / "finder.safetensors")
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format is 'regionnorm/1', not 'regionnorm-finder/1'"):
+        load_finder(packaged_weights()["default"])
+    path = tmp_path / "noise.safetensors"
+    path.write_bytes(b"noise" * 9)
+    with pytest.raises(ValueError, match="holds no network that finds scratches"):
+        load_finder(path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_finder(tmp_path / "none.safetensors")
+
+
+def test_a_network_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    network = ScratchNet(widths=(4, 4, 8, 8))
+    torch.nn.init.constant_(network.output.weight, float("nan"))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        save_finder(Finder(network, 0.5), tmp_path / "bad.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_weights_are_small_and_no_filler() -> None:
+    assert packaged_finder().stat().st_size < 2_000_000
+    assert "scratches" not in packaged_weights()
+    assert 0 < load_finder().threshold < 1
