@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_claims_are_judged_by_the_sign_of_all_seeds(tmp_path: Path) -> None:
     assert rows["in-bn"][4] == "open"
     assert rows["batch-rn"][4] == "not run"
     assert rows["finds"][2] == "+0.30 ± 0.00 of the overlap"
+
+
+def test_seeds_that_are_there_are_judged_while_others_run(tmp_path: Path) -> None:
+    put_results(tmp_path, {"None": 21.0, "IN": 21.5, "RN": 22.0})
+    (last,) = (tmp_path / "runs").glob("*-none-seed2")
+    shutil.rmtree(last)
+    rows = verdicts(tmp_path)
+    assert rows["rn-none"][2:5] == ("+1.00 ± 0.00 dB", "2", "agrees")
+    assert rows["rn-in"][3] == "3"
 
 
 def test_reasons_stand_beside_their_claims(tmp_path: Path) -> None:

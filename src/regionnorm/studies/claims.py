@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regionnorm.studies.catalogue import get_study
@@ -93,9 +94,8 @@ def claims_section(scale: Scale, out: Path) -> Section:
     reasons = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     results, rows = Results(out / "runs"), []
     for claim in CLAIMS:
-        try:
-            evidence = claim.measure(scale, results)
-        except FileNotFoundError:
+        evidence = _measured(claim, scale, results)
+        if evidence is None:
             rows.append((claim.text, claim.paper, "", "", "not run", reasons.get(claim.key, "")))
             continue
         seeds = str(len(evidence.values.values))
@@ -111,6 +111,20 @@ def claims_section(scale: Scale, out: Path) -> Section:
     )
     title = "What the paper says, and what the runs say of it"
     return Section(NAME, title, facts, (Table(caption, header, tuple(rows)),))
+
+
+def _measured(claim: Claim, scale: Scale, results: Results) -> Evidence | None:
+    """By as many of the first seeds as have all runs that the claim needs; None without any."""
+    for count in range(len(scale.more_seeds), 0, -1):
+        fewer = replace(
+            scale,
+            seeds=scale.seeds[:count],
+            more_seeds=scale.more_seeds[:count],
+            fewer_seeds=scale.fewer_seeds[:count],
+        )
+        with suppress(FileNotFoundError):
+            return claim.measure(fewer, results)
+    return None
 
 
 # --- how figures come about ----------------------------------------------------------------------
