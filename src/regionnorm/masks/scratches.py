@@ -38,8 +38,9 @@ def find_scratches(
 
     A network of half a million parameters, which has learned on drawn marks, says for each pixel
     how likely it is damaged. It misses some two fifths of them, and a quarter of what it takes are
-    edges of the picture: look at the result before it is filled. Photos of more than four megapixels
-    are looked at in a copy of that size, in tiles: time and memory for any size are bounded.
+    edges of the picture: look at the result before it is filled. Photos of more than four
+    megapixels are looked at in a copy of that size, in tiles: time and memory for any size are
+    bounded.
 
     Args:
         colours: RGB ``[H, W, 3]``, uint8 or uint16.
