@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F
 
 from regionnorm.masks.lines import Line
+from regionnorm.masks.morphology import opened
 from regionnorm.masks.regions import dilate_disk
 from regionnorm.nn.prefill import push_pull
 
@@ -84,7 +84,7 @@ def _contrast(pixels: Pixels, near: Hole, reach: int) -> Plane:
     ground = None if near.all() else push_pull(plane, torch.from_numpy(near)[None, None].float())
     strength = torch.zeros(pixels.shape[:2])
     for sign in (1.0, -1.0):
-        hat = sign * plane - _opened(sign * plane, reach)
+        hat = sign * plane - opened(sign * plane, reach)
         if ground is not None:
             hat = torch.minimum(hat, (sign * (plane - ground)).clamp(min=0))
         strength = torch.maximum(strength, hat[0].amax(0))
@@ -116,14 +116,3 @@ def _shifted(near: Hole, length: int) -> Hole:
         here = (y >= 0) & (y < near.shape[0]) & (x >= 0) & (x < near.shape[1])
         result[y[here], x[here]] = True
     return result
-
-
-def _opened(plane: Tensor, reach: int) -> Tensor:
-    """Grayscale opening by a square of side ``2 * reach + 1``."""
-    return _highest(-_highest(-plane, reach), reach)
-
-
-def _highest(plane: Tensor, reach: int) -> Tensor:
-    side = 2 * reach + 1
-    rows = F.max_pool2d(plane, (1, side), stride=1, padding=(0, reach))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(reach, 0))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from regionnorm.imaging import luma
 from regionnorm.masks.regions import dilate_disk, dilate_square, label_regions
 
-__all__ = ["find_by_morphology"]
+__all__ = ["find_by_morphology", "opened"]
 
 Hole = npt.NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ def _find(gray: npt.NDArray[np.float32], sensitivity: float) -> Hole:
     plane = torch.from_numpy(gray)[None, None]
     found = np.zeros(gray.shape, bool)
     for sign in (1, -1):
-        hat = sign * plane - _opened(sign * plane, reach)
+        hat = sign * plane - opened(sign * plane, reach)
         around = _box_mean(hat, 5 * reach)
         threshold = torch.clamp(_CONTRAST * around, min=_LEAST_CONTRAST) / sensitivity
         # What lies on an edge of the scene differs from one side to the other; a mark does not.
@@ -77,7 +77,7 @@ def _find(gray: npt.NDArray[np.float32], sensitivity: float) -> Hole:
     return dilate_disk(found, 1)
 
 
-def _opened(plane: Tensor, reach: int) -> Tensor:
+def opened(plane: Tensor, reach: int) -> Tensor:
     """Grayscale opening by a square of side ``2 * reach + 1``."""
     return _highest(-_highest(-plane, reach), reach)
 
