@@ -287,6 +287,32 @@ def test_select_writes_the_mask_of_what_a_stroke_goes_over(
         assert code == 2 and words in error and error.count("\n") == 1
 
 
+def test_select_replaces_no_input_and_writes_no_two_results_to_one_file(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGIONNORM_SEGMENTER", "")
+    photo, scribble, out = (tmp_path / name for name in ("photo.png", "stroke.png", "mask.png"))
+    Image.new("RGB", (40, 30), "gray").save(photo)
+    Image.new("L", (40, 30), 255).save(scribble)
+    (tmp_path / "link.png").symlink_to(photo)
+    before = photo.read_bytes(), scribble.read_bytes()
+    for more, words in (
+        (("-o", photo), "photo.png is also the photo given"),
+        (("-o", tmp_path / "link.png"), "link.png is also the photo given"),
+        (("-o", scribble), "stroke.png is also the scribble given"),
+        (("-o", out, "--preview", photo), "photo.png is also the photo given"),
+        (("-o", out, "--preview", tmp_path / "." / "mask.png"), "for the mask and for the preview"),
+        (("-o", out, "--preview", tmp_path / "seen.txt"), "txt"),
+        (("-o", tmp_path / "mask.jpg"), "JPEG adds noise"),
+        (("-o", out, "--segmenter", "nope.onnx"), "there is no file nope.onnx"),
+    ):
+        code, _, error = run_cli("select", photo, "--scribble", scribble, "--overwrite", *more)
+        assert code == 2 and words in error and error.count("\n") == 1, more
+        assert not out.exists() and before == (photo.read_bytes(), scribble.read_bytes())
+    code, _, note = run_cli("select", photo, "--scribble", scribble, "-o", out, "--segmenter", "")
+    assert code == 0 and "the selection covers the whole photo" in note
+
+
 def test_masks_without_interval_cover_all_six(run_cli: RunCli, tmp_path: Path) -> None:
     assert run_cli("masks", "--count", 6, "--size", 64, "--out", tmp_path)[0] == 0
     areas = [read_mask(path).mean() for path in sorted(tmp_path.glob("*.png"))]

@@ -107,12 +107,48 @@ def test_wrong_input_is_said_in_one_line(scene: tuple[Pixels, Hole]) -> None:
         ({"points": [(260, 4)]}, "the point 260,4 is not on the photo"),
         ({"points": [(120, 90)], "grow": 1001}, "grow is 1001"),
         ({"points": [(120, 90)], "grow": -900}, "nothing is left"),
+        ({"points": [(120, 90)], "grow": 2.5}, r"grow is 2\.5; give whole pixels"),
+        ({"points": [(120, 90)], "grow": float("nan")}, "grow is nan; give whole"),
+        ({"box": (50.5, 50, 90, 90)}, r"the box is \(50\.5, 50, 90, 90\); give left,top"),
+        ({"box": (50, 50, float("inf"), 90)}, "the box is .*inf"),
+        ({"box": (50, 50, 90)}, r"the box is \(50, 50, 90\)"),
+        ({"box": "1234"}, "the box is '1234'"),
+        ({"points": [("a", 3)]}, r"a point is \('a', 3\); give a pair x,y"),
+        ({"points": (120, 90)}, "a point is 120; give a pair"),
+        ({"points": [(float("nan"), 4)]}, "a point is .*nan"),
+        ({"points": 7}, "points is 7"),
+        ({"box": (50, 50, 90, 90), "points": [(120, 92)]}, "120,92 is outside the box 50,50,90,90"),
     ):
         with pytest.raises(ValueError, match=words) as error:
             select_object(photo, **named, segmenter=None)  # type: ignore[arg-type]
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="give an image, or RGB"):
         select_object(photo[..., 0], points=[(1, 1)], segmenter=None)
+
+
+def test_images_are_read_as_photos_and_masks_are(scene: tuple[Pixels, Hole]) -> None:
+    photo, _ = scene
+    rough = stroke((80, 100), (110, 82), (160, 100))
+    expected = select_object(photo, rough, segmenter=None)
+    # Turned by its EXIF data.
+    turned = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    assert (select_object(turned, rough, segmenter=None) == expected).all()
+    # Gray of 16 bits.
+    gray = photo[..., 0].astype(np.uint16) * 257
+    deep = select_object(Image.fromarray(gray), rough, segmenter=None)
+    flat = select_object(np.repeat(photo[..., :1], 3, 2), rough, segmenter=None)
+    assert (deep == flat).all() and not deep.all()
+    layer = Image.new("RGBA", (260, 180), (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), mask=Image.fromarray(rough))
+    for given in (
+        layer,
+        Image.fromarray(rough.astype(np.uint16) * 65535),
+        Image.fromarray(rough.astype(np.uint16) * 30000),
+        rough.astype(np.uint8),
+        rough.astype(np.float32) * 0.8,
+    ):
+        assert (select_object(photo, given, segmenter=None) == expected).all()
 
 
 # --- with a network ------------------------------------------------------------------------------
@@ -157,6 +193,11 @@ def test_network_of_the_persons_own_is_asked(
     monkeypatch.setenv("REGIONNORM_SEGMENTER", str(network))
     assert find_segmenter() == network
     assert (select_object(photo, rough) == found).all()
+    assert (
+        select_object(photo, rough, segmenter="") == select_object(photo, rough, segmenter=None)
+    ).all()
+    with pytest.raises(FileNotFoundError, match=r"there is no file nope\.onnx"):
+        select_object(photo, rough, segmenter="nope.onnx")
     # What is no network is named.
     wrong = network.with_name("wrong.onnx")
     wrong.write_bytes(b"nothing")

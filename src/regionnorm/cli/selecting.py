@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from regionnorm.cli.console import print_note, printable, quick_imports
+from regionnorm.files.pairing import check_apart, identity
 from regionnorm.files.remote import as_place
 
 __all__ = ["select"]
@@ -48,35 +50,66 @@ def select(
       regionnorm select photo.jpg --box 120,80,340,300 -o mask.png --preview seen.jpg
       regionnorm inpaint photo.jpg --mask mask.png -o filled.jpg
     """
-    for target in (output, preview):
-        if target is not None and as_place(target).exists() and not overwrite:
-            raise ValueError(f"{target} exists; allow replacing it with --overwrite")
+    _check_places({"photo": image, "scribble": scribble}, output, preview, overwrite=overwrite)
     corners = None if box is None else _numbers("--box", box, 4, "120,80,340,300")
     clicks = [_numbers("--point", one, 2, "240,160") for one in point or ()]
     with quick_imports():
         import numpy as np
         from PIL import Image
 
-        from regionnorm.imaging import read_mask, write_image
+        from regionnorm.files.whole import decode
+        from regionnorm.imaging import check_writable, write_image
         from regionnorm.masks.check import paint_preview
+        from regionnorm.masks.levels import read_levels
         from regionnorm.masks.selection import find_segmenter, select_object
         from regionnorm.photo import read_photo
 
+    check_writable(output, "L")
+    if preview is not None:
+        check_writable(preview, "RGB")
     network = find_segmenter() if segmenter == "auto" else segmenter
+    photo, stroke, notes = read_photo(image), None, ()
+    if scribble is not None:
+        stroke, notes = decode(as_place(scribble), lambda drawn, _: read_levels(drawn))
+    for note in notes:
+        print_note(f"Warning: {scribble}: {note.replace('the mask', 'the scribble')}")
     found = select_object(
-        (photo := read_photo(image)).colours(),
-        None if scribble is None else read_mask(scribble),
+        photo.colours(),
+        stroke,
         box=None if corners is None else (corners[0], corners[1], corners[2], corners[3]),
         points=[(x, y) for x, y in clicks],
         grow=grow,
-        segmenter=None if network == "none" else network,
+        segmenter=None if network in ("", "none") else network,
     )
     write_image(Image.fromarray(np.where(found, np.uint8(255), np.uint8(0))), output)
     if preview is not None:
         write_image(paint_preview(photo, found), preview)
     if network is None:
         print_note("Note: without a network that finds objects; one finds more (--segmenter)")
+    if found.all():
+        print_note("Note: the selection covers the whole photo; try a narrower stroke, or a box")
     typer.echo(f"{printable(as_place(output))} ({found.mean():.1%} of the photo)")
+
+
+def _check_places(
+    inputs: Mapping[str, str | None], output: str, preview: str | None, *, overwrite: bool
+) -> None:
+    """Refuse results that would replace an input, each other or, unasked, another file."""
+    check_apart({"mask": output, "preview": preview})
+    for target in (output, preview):
+        if target is None or not (place := as_place(target)).exists():
+            continue
+        for what, given in inputs.items():
+            if given is None or not as_place(given).exists():
+                continue
+            if identity(as_place(given)) == identity(place):
+                raise ValueError(
+                    f"the output {target} is also the {what} given; choose another place"
+                )
+        if not overwrite:
+            raise ValueError(f"{target} exists; allow replacing it with --overwrite")
+    if as_place(output).suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError(f"cannot save the mask as {output}: JPEG adds noise; use .png")
 
 
 def _numbers(option: str, text: str, count: int, example: str) -> list[int]:

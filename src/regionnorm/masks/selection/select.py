@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from regionnorm._extras import require
+from regionnorm.imaging import mask_to_array
+from regionnorm.masks.levels import read_levels
 from regionnorm.masks.regions import Window, bounding_window
 from regionnorm.masks.selection.contours import Numbers, Pieces, Plane, cut, cut_up
 from regionnorm.masks.selection.evidence import evidence, stroke_distance
 from regionnorm.masks.selection.segmenter import find_segmenter, saliency
+from regionnorm.photo import Photo
 
 __all__ = ["MOST_GROWTH", "select_object"]
 
@@ -52,37 +57,38 @@ def select_object(
     The same input gives the same mask.
 
     Args:
-        photo: An image, or RGB uint8 or uint16 ``[H, W, 3]``.
-        scribble: The stroke: an image or array of the photo's size, bright or True where painted.
+        photo: An image, turned upright as its EXIF says, or RGB uint8 or uint16 ``[H, W, 3]``.
+        scribble: The stroke, of the upright photo's size: an image, read as mask files are, or an
+            array ``[H, W]``, bool, integers 0/1 or 0 to 255, or floats in [0, 1].
         box: The object's left, top, right and bottom, in pixels.
         points: Clicks on it, ``(x, y)`` in pixels. Stroke and points may come together.
         grow: Grow the selection by so many pixels; below 0 shrinks it.
         segmenter: An ONNX file of U²-Net, which finds far more objects right; ``auto`` takes the
-            one that is installed, if any (:func:`find_segmenter`), None does without.
+            one that is installed, if any (:func:`find_segmenter`), None or "" does without.
 
     Returns:
         bool ``[H, W]``, True where the object is.
 
     Raises:
-        ValueError: Nothing is selected with, something lies outside the photo, or ``grow`` leaves
-            nothing or is above 1000 pixels.
+        ValueError: Nothing is selected with, something lies outside the photo or is no number, a
+            point lies outside the box, or ``grow`` leaves nothing or is above 1000 pixels.
+        FileNotFoundError: There is no such segmenter.
         ImportError: OpenCV or scikit-image is missing, or onnxruntime for the segmenter.
     """
     for module in ("cv2", "skimage"):
         require(module, extra="eval")
+    (grow,) = _numbers("grow", [grow], 1, "whole pixels", given=grow)
     if abs(grow) > MOST_GROWTH:
         raise ValueError(f"grow is {grow} pixels; give -{MOST_GROWTH} to {MOST_GROWTH}")
-    colours = np.asarray(photo.convert("RGB") if isinstance(photo, Image.Image) else photo)
-    if colours.dtype == np.uint16:
-        colours = (colours >> 8).astype(np.uint8)
-    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
-        raise ValueError(
-            f"the photo is {colours.dtype} {list(colours.shape)}; give an image, or RGB uint8 "
-            "[H, W, 3]"
-        )
+    colours = _colours(photo)
     if segmenter == "auto":
         segmenter = find_segmenter()
-    network = None if segmenter is None else Path(segmenter)
+    network = None if segmenter is None or segmenter == "" else Path(segmenter)
+    if network is not None and not network.is_file():
+        raise FileNotFoundError(f"there is no file {network} to find objects with; check the path")
+    if box is not None:
+        left, top, right, bottom = _numbers("the box", box, 4, "left,top,right,bottom in pixels")
+        box = left, top, right, bottom
     stroke = _stroke(colours.shape[:2], scribble, box, points)
     within = None if box is None else _inside(colours.shape[:2], box)
     found = _find(colours, stroke, within, network)
@@ -106,9 +112,9 @@ def _stroke(
     height, width = shape[:2]
     stroke = np.zeros((height, width), np.uint8)
     if scribble is not None:
-        painted = np.asarray(
-            scribble.convert("L") if isinstance(scribble, Image.Image) else scribble
-        )
+        # As masks from files are read: layers, colours, 16 bits, and labels 0 and 1.
+        drawn = isinstance(scribble, Image.Image)
+        painted = read_levels(scribble)[0] if drawn else np.asarray(scribble)
         if painted.shape != (height, width):
             raise ValueError(
                 f"the scribble is {painted.shape[1]}x{painted.shape[0]} but the photo is "
@@ -116,7 +122,7 @@ def _stroke(
                 if painted.ndim == 2
                 else f"the scribble has shape {list(painted.shape)}; give [H, W]"
             )
-        stroke |= painted if painted.dtype == np.bool_ else painted > 127
+        stroke |= mask_to_array(painted)
     if box is not None:
         left, top, right, bottom = box
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
@@ -128,14 +134,66 @@ def _stroke(
         centre = (left + right) // 2, (top + bottom) // 2
         cv2.ellipse(stroke, centre, tuple(max(1, int(axis)) for axis in axes), 0, 0, 360, 1, -1)
     radius = max(2, round(_CLICK * max(height, width))) if not stroke.any() else 2
-    for x, y in points:
+    for x, y in _clicks(points):
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"the point {x:g},{y:g} is not on the photo, {width}x{height}")
+        if box is not None and not (box[0] <= x <= box[2] and box[1] <= y <= box[3]):
+            corners = ",".join(str(side) for side in box)
+            raise ValueError(f"the point {x:g},{y:g} is outside the box {corners}; give one inside")
         cv2.circle(stroke, (int(x), int(y)), radius, 1, -1)
     if not stroke.any():
         raise ValueError("nothing is painted; give a scribble that is white somewhere, or a box")
     painted_over: Hole = stroke > 0
     return painted_over
+
+
+def _colours(photo: Image.Image | npt.NDArray[np.generic]) -> Colours:
+    if isinstance(photo, Image.Image):
+        photo = Photo.from_image(photo).colours()
+    colours = np.asarray(photo)
+    if colours.dtype == np.uint16:
+        colours = (colours >> 8).astype(np.uint8)
+    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
+        raise ValueError(
+            f"the photo is {colours.dtype} {list(colours.shape)}; give an image, or RGB uint8 "
+            "[H, W, 3]"
+        )
+    return colours
+
+
+def _clicks(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    try:
+        pairs = list(points)
+    except TypeError:
+        raise ValueError(f"points is {points!r}; give pairs x,y") from None
+    clicks = [_finite(pair) for pair in pairs]
+    for pair, click in zip(pairs, clicks, strict=True):
+        if len(click) != 2:
+            raise ValueError(f"a point is {_shown(pair)}; give a pair x,y in pixels")
+    return [(click[0], click[1]) for click in clicks]
+
+
+def _numbers(
+    what: str, values: object, count: int, wanted: str, *, given: object = None
+) -> list[int]:
+    """So many whole numbers."""
+    numbers = _finite(values)
+    if len(numbers) != count or any(number != round(number) for number in numbers):
+        raise ValueError(f"{what} is {_shown(values if given is None else given)}; give {wanted}")
+    return [round(number) for number in numbers]
+
+
+def _finite(values: Any) -> list[float]:
+    """Finite numbers, or none if any is something else."""
+    try:
+        numbers = [] if isinstance(values, str | bytes) else [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if all(math.isfinite(number) for number in numbers) else []
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())[:80]
 
 
 def _inside(shape: tuple[int, ...], box: Box) -> Hole:
