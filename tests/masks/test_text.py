@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -97,3 +98,14 @@ def test_tiles_cover_every_pixel_and_overlap() -> None:
         assert max(tile.stop - tile.start for tile in tiles) <= 1281
         overlaps = [one.stop - other.start for one, other in pairwise(tiles)]
         assert min(overlaps, default=192) >= 190
+
+
+def test_a_page_of_a_thousand_words_costs_no_more_for_each_word() -> None:
+    likely = np.zeros((1280, 1280), np.float32)
+    for row in range(32):
+        for column in range(32):
+            likely[40 * row + 8 : 40 * row + 18, 40 * column + 6 : 40 * column + 20] = 0.9
+    start = time.process_time()
+    found = lines._written(list(lines._lines(likely, likely.shape)))
+    assert len(found) == 32 * 32
+    assert time.process_time() - start < 3

@@ -68,7 +68,8 @@ def select(
     if preview is not None:
         check_writable(preview, "RGB")
     network = find_segmenter() if segmenter == "auto" else segmenter
-    photo, stroke, notes = read_photo(image), None, ()
+    photo, stroke = read_photo(image), None
+    notes: tuple[str, ...] = ()
     if scribble is not None:
         stroke, notes = decode(as_place(scribble), lambda drawn, _: read_levels(drawn))
     for note in notes:

@@ -26,6 +26,7 @@ __all__ = ["Line", "find_lines"]
 
 Hole = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
 
 _PACKAGE, _MODEL = "rapidocr", "models/*det*.onnx"
 _FINE_SIDE = 1280  # small photos are looked at in a copy enlarged to this
@@ -89,35 +90,42 @@ def find_lines(pixels: Pixels) -> list[Line]:
 
 def _written(lines: list[Line]) -> list[Line]:
     """Lines, and of what is short the words in a row: alone it is an object more often."""
-    short = [line for line in lines if line.ratio < _LONG]
-    rows = {id(one) for one in short for other in short if _in_a_row(one, other)}
-    kept = [line for line in lines if line.ratio >= _LONG or id(line) in rows]
-    short = [line for line in short if id(line) not in rows]
-    while joined := [line for line in short if any(_beside(line, other) for other in kept)]:
-        kept += joined
-        short = [line for line in short if not any(line is one for one in joined)]
-    return kept
+    boxes = np.array([_box(line) for line in lines], np.int64).reshape(-1, 4)
+    heights = np.array([line.height for line in lines])
+    long = np.array([line.ratio >= _LONG for line in lines], np.bool_)
+    short = np.flatnonzero(~long)
+    rows = [one for one in short.tolist() if _in_a_row(one, short, boxes, heights).any()]
+    latest = [*np.flatnonzero(long).tolist(), *rows]
+    kept, left = list(latest), np.setdiff1d(short, rows)
+    while len(latest) and len(left):
+        near = np.zeros(len(left), np.bool_)
+        for one in latest:
+            near |= _beside(one, left, boxes, heights)
+        latest, left = left[near].tolist(), left[~near]
+        kept += latest
+    return [lines[number] for number in kept]
 
 
-def _beside(line: Line, other: Line) -> bool:
-    """Whether two are of one size and not far from each other."""
-    if not 1 / _ALIKE <= line.height / other.height <= _ALIKE:
-        return False
-    near = _NEAR * min(line.height, other.height)
-    first, second = (_box(each) for each in (line, other))
-    gaps = (max(first[i], second[i]) - min(first[i + 2], second[i + 2]) for i in (0, 1))
-    return max(gaps) <= near
+def _beside(one: int, others: Numbers, boxes: Numbers, heights: npt.NDArray[np.float64]) -> Hole:
+    """Which of the others are of one's size and not far from it, bool ``[N]``."""
+    height, their = heights[one], heights[others]
+    alike = (1 / _ALIKE <= their / height) & (their / height <= _ALIKE)
+    box, theirs = boxes[one], boxes[others]
+    gaps = np.maximum(box[:2], theirs[:, :2]) - np.minimum(box[2:], theirs[:, 2:])
+    beside: Hole = alike & (gaps.max(1) <= _NEAR * np.minimum(height, their))
+    return beside
 
 
-def _in_a_row(line: Line, other: Line) -> bool:
-    """Whether two make a line together: level or upright, one behind the other, of one size."""
-    if not _beside(line, other):
-        return False
-    first, second = _box(line), _box(other)
-    sides = [max(first[i + 2], second[i + 2]) - min(first[i], second[i]) for i in (0, 1)]
-    thick = max(min(box[2] - box[0], box[3] - box[1]) for box in (first, second))
-    alike = 1 / _SAME <= line.height / other.height <= _SAME
-    return alike and min(sides) <= _SAME * thick and max(sides) >= _LONG * min(sides)
+def _in_a_row(one: int, others: Numbers, boxes: Numbers, heights: npt.NDArray[np.float64]) -> Hole:
+    """Which make a line with one: level or upright, one behind the other, of one size."""
+    box, theirs = boxes[one], boxes[others]
+    sides = np.maximum(box[2:], theirs[:, 2:]) - np.minimum(box[:2], theirs[:, :2])
+    thick = np.maximum((box[2:] - box[:2]).min(), (theirs[:, 2:] - theirs[:, :2]).min(1))
+    ratio = heights[one] / heights[others]
+    alike = (1 / _SAME <= ratio) & (ratio <= _SAME)
+    row = (sides.min(1) <= _SAME * thick) & (sides.max(1) >= _LONG * sides.min(1))
+    together: Hole = alike & row & _beside(one, others, boxes, heights)
+    return together
 
 
 def _box(line: Line) -> tuple[int, int, int, int]:
@@ -191,24 +199,29 @@ def _lines(likely: npt.NDArray[np.float32], shape: tuple[int, int]) -> Iterator[
     area = np.bincount(flat, minlength=count + 1)
     mean = np.bincount(flat, likely.ravel(), minlength=count + 1) / np.maximum(area, 1)
     scale, most = shape[0] / likely.shape[0], _MOST_THICK * min(likely.shape)
+    # Each region's pixels, row by row, without looking at the whole map again for each.
+    rows, columns = np.nonzero(labels)
+    order = np.argsort(labels[rows, columns], kind="stable")
+    ends = np.cumsum(area[1:])
     for number in np.flatnonzero((mean >= _SURE) & (area >= _LEAST_HEIGHT**2)):
         if number == 0:
             continue
-        core = labels == number
-        thick, long = _sides(core)
+        pixels = order[ends[number - 1] - area[number] : ends[number - 1]]
+        down, across = rows[pixels], columns[pixels]
+        thick, long = _sides(down, across)
         if thick < _LEAST_HEIGHT or thick > most * (1 if long > 2 * thick else 0.5):
             continue
         grown = round(_SHRUNK * thick * long / (2 * (thick + long)))
         height = thick + 2 * grown
-        window = bounding_window(core).grow(round(grown + 1.5 * height) + 2, *core.shape)
-        inside = dilate_disk(core[window.slices], grown)
+        box = Window(int(down[0]), int(across.min()), int(down[-1]) + 1, int(across.max()) + 1)
+        window = box.grow(round(grown + 1.5 * height) + 2, *labels.shape)
+        inside = dilate_disk(labels[window.slices] == number, grown)
         ratio = (long + 2 * grown) / height
         yield _enlarged(Line(window, inside, height, ratio), scale, shape)
 
 
-def _sides(core: Hole) -> tuple[float, float]:
-    """Thickness and length of a region as if it were a tilted rectangle."""
-    rows, columns = np.nonzero(core)
+def _sides(rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> tuple[float, float]:
+    """Thickness and length of a region's pixels as if it were a tilted rectangle."""
     spread = np.linalg.eigvalsh(np.cov(np.stack([rows, columns]).astype(np.float64)))
     # The variance of a rectangle's pixels along a side is a twelfth of its square.
     thick, long = np.sqrt(12 * np.maximum(spread, 0) + 1)

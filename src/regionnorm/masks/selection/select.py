@@ -113,8 +113,9 @@ def _stroke(
     stroke = np.zeros((height, width), np.uint8)
     if scribble is not None:
         # As masks from files are read: layers, colours, 16 bits, and labels 0 and 1.
-        drawn = isinstance(scribble, Image.Image)
-        painted = read_levels(scribble)[0] if drawn else np.asarray(scribble)
+        painted: npt.NDArray[Any] = (
+            read_levels(scribble)[0] if isinstance(scribble, Image.Image) else np.asarray(scribble)
+        )
         if painted.shape != (height, width):
             raise ValueError(
                 f"the scribble is {painted.shape[1]}x{painted.shape[0]} but the photo is "
