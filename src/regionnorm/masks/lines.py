@@ -109,7 +109,7 @@ def _written(lines: list[Line]) -> list[Line]:
 def _beside(one: int, others: Numbers, boxes: Numbers, heights: npt.NDArray[np.float64]) -> Hole:
     """Which of the others are of one's size and not far from it, bool ``[N]``."""
     height, their = heights[one], heights[others]
-    alike = (1 / _ALIKE <= their / height) & (their / height <= _ALIKE)
+    alike = (their / height >= 1 / _ALIKE) & (their / height <= _ALIKE)
     box, theirs = boxes[one], boxes[others]
     gaps = np.maximum(box[:2], theirs[:, :2]) - np.minimum(box[2:], theirs[:, 2:])
     beside: Hole = alike & (gaps.max(1) <= _NEAR * np.minimum(height, their))
@@ -122,7 +122,7 @@ def _in_a_row(one: int, others: Numbers, boxes: Numbers, heights: npt.NDArray[np
     sides = np.maximum(box[2:], theirs[:, 2:]) - np.minimum(box[:2], theirs[:, :2])
     thick = np.maximum((box[2:] - box[:2]).min(), (theirs[:, 2:] - theirs[:, :2]).min(1))
     ratio = heights[one] / heights[others]
-    alike = (1 / _SAME <= ratio) & (ratio <= _SAME)
+    alike = (ratio >= 1 / _SAME) & (ratio <= _SAME)
     row = (sides.min(1) <= _SAME * thick) & (sides.max(1) >= _LONG * sides.min(1))
     together: Hole = alike & row & _beside(one, others, boxes, heights)
     return together
