@@ -1045,6 +1045,29 @@ def test_tools_take_two_rows_on_a_phone_before_and_after_a_fill(
         assert max(heights) < 120 and max(heights) - min(heights) < 2
 
 
+def test_no_button_lies_outside_a_window_of_middle_width(
+    browser: Browser, address: str, photo: Path
+) -> None:
+    with visit(browser, address) as page:
+        open_photo(page, photo)
+        paint(page, (0.2, 0.3), (0.3, 0.3))
+        settle(page, 1)
+        for width, height in ((1100, 800), (1060, 800), (1024, 768), (768, 1024), (844, 390)):
+            page.set_viewport_size({"width": width, "height": height})
+            for tool in ("brush", "select", "expand"):
+                page.locator(f"[data-tool={tool}]").click()
+                for name in ("fill", "download", "another"):
+                    expect(page.locator(f"[data-do={name}]")).to_be_visible()
+                beyond = page.evaluate(
+                    """[...document.querySelectorAll('.rn-bar :is(button, summary, label)')]
+                        .filter((one) => one.checkVisibility())
+                        .map((one) => one.getBoundingClientRect())
+                        .filter((box) => box.right > innerWidth || box.bottom > innerHeight).length
+                    """
+                )
+                assert beyond == 0, (width, tool)
+
+
 def test_switches_that_are_off_and_the_sign_of_work_can_be_seen(page: Page, photo: Path) -> None:
     colour = "one => getComputedStyle(one, {}).{}"
     switch = page.locator(".rn-auto input")
