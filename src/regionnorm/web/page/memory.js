@@ -72,8 +72,8 @@ function read(store) {
 }
 
 function write(store, value, shorter) {
-  // A tenth of a pixel is enough, and a third of the room.
-  const rounded = (key, one) => (typeof one === 'number' ? Math.round(10 * one) / 10 : one);
+  // A tenth of a pixel is enough, and a third of the room. Shares, such as softness, stay exact.
+  const rounded = (key, one) => (typeof one === 'number' && Math.abs(one) > 1 ? Math.round(10 * one) / 10 : one);
   try {
     store.setItem(STORE, JSON.stringify(value, rounded));
   } catch {
