@@ -589,6 +589,37 @@ def test_strokes_made_while_a_fill_runs_join_it_if_near_and_wait_if_not(
     assert steps(page) == ["picture", "stroke", "stroke", "picture", "stroke", "picture"]
 
 
+def test_selection_made_while_a_fill_runs_is_filled_next_whenever_its_answer_comes(
+    page: Page, thing: Path, fill: Fill
+) -> None:
+    open_photo(page, thing)
+    for late in (False, True):
+        before = page.evaluate("regionnorm.pictures.length") - 1
+        page.keyboard.press("b")
+        with fill.held():
+            paint(page, (0.05, 0.05), (0.1, 0.05))
+            page.wait_for_function("regionnorm.fills.running?.job")
+            if late:
+                page.evaluate(
+                    """() => {
+                        const { server, fills } = regionnorm, ask = server.ask;
+                        server.ask = async (method, path, body) => {
+                            const told = await ask.call(server, method, path, body);
+                            while (path.includes('/selections') && fills.running)
+                                await new Promise((go) => setTimeout(go, 20));
+                            return told;
+                        };
+                    }"""
+                )
+            page.keyboard.press("s")
+            with page.expect_response("**/selections*"):
+                paint(page, (0.42, 0.48), (0.6, 0.52))
+            if not late:
+                page.wait_for_function("regionnorm.timeline.items.at(-1)?.kind === 'mask'")
+        settle(page, before + 2)
+    assert steps(page)[1:] == ["stroke", "picture", "mask", "picture"] * 2
+
+
 def test_reload_brings_photo_mask_history_and_a_running_fill_back(
     page: Page, photo: Path, fill: Fill
 ) -> None:

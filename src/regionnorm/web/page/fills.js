@@ -23,7 +23,7 @@ export class Fills {
     const grows = margins.some(Boolean);
     if (grows && auto) return undefined; // more of the border may follow
     const mark = timeline.steps[timeline.at - 1];
-    const running = this.begin({ mark, auto, near: boundsOf(items, picture.canvas) });
+    const running = this.begin({ mark, auto, near: boundsOf(items.map(meant), picture.canvas) });
     const mask = await exportMask(items, picture.canvas, view.masks, view.hard);
     if (this.running !== running) return undefined;
     if (!mask && !grows) {
@@ -116,8 +116,9 @@ export class Fills {
     this.leave();
     const running = this.running;
     if (!running) return this.fill(true);
-    const bounds = boundsOf([stroke], this.page.timeline.picture.canvas);
-    if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, stroke.width)) return undefined;
+    const hand = meant(stroke);
+    const bounds = boundsOf([hand], this.page.timeline.picture.canvas);
+    if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, hand.width)) return undefined;
     this.cancel();
     return this.fill(true);
   }
@@ -138,6 +139,11 @@ export class Fills {
     // Screen readers say every change; once in five seconds is enough.
     if (this.doing.textContent !== words) this.doing.textContent = words;
   }
+}
+
+// Where the hand was: a selection is as large as the photo.
+function meant(item) {
+  return item.from ?? item;
 }
 
 function meet([left, top, right, bottom], [l, t, r, b], reach) {

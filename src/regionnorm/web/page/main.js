@@ -143,7 +143,7 @@ class Page {
   }
 
   finished(done, auto) {
-    if (done && auto && this.auto.checked && this.timeline.items.some((item) => item.kind === 'stroke' && !item.erase)) {
+    if (done && auto && this.auto.checked && this.timeline.items.some((item) => (item.kind === 'stroke' && !item.erase) || item.from)) {
       this.fills.fill(true);
       return;
     }
@@ -239,6 +239,7 @@ class Page {
       this.view.show(picture.canvas, layers, before, frame.map((edge, side) => edge / (side % 2 ? height : width)));
       this.frame.show();
       this.view.refresh('mask');
+      this.showSize(); // masks may have come only now
     } catch (error) {
       if (this.showing === turn) this.say('photo', error.message);
     }

@@ -28,7 +28,13 @@ export class Selection {
       const query = `left=${part.left}&top=${part.top}&grow=${pixels}${box ? `&box=${box}` : ''}`;
       const told = await server.ask('POST', `pictures/${picture.number}/selections?${query}`, part.blob);
       await this.page.bitmaps.loadMask(told.mask, picture);
-      if (timeline.picture !== picture) return;
+      const now = timeline.picture;
+      if (now !== picture) {
+        if (old) return;
+        // A fill that came meanwhile leaves the other pixels as they were.
+        if (now.origin !== picture.origin || String(now.canvas) !== String(picture.canvas))
+          throw new Error('The photo has changed meanwhile. Select it again.');
+      }
       if (old) {
         // Who has gone on meanwhile has seen enough of it.
         if (this.turn !== turn || timeline.steps[timeline.at - 1] !== old) return;
