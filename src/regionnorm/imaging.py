@@ -24,6 +24,7 @@ __all__ = [
     "array_to_image",
     "check_writable",
     "composite",
+    "eight_bits",
     "image_to_tensor",
     "luma",
     "mask_levels",
@@ -195,6 +196,11 @@ def _gray16_to_gray8(image: Image.Image) -> Image.Image:
 
 
 # --- arrays and tensors --------------------------------------------------------------------------
+
+
+def eight_bits(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Levels of uint8 or uint16, of any shape, as uint8; uint8 is returned as it is."""
+    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
 
 
 def array_to_image(array: npt.NDArray[Any]) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regionnorm.cli.console import print_note, printable, quick_imports
-from regionnorm.files.pairing import check_apart, identity
+from regionnorm.files.pairing import check_apart, is_same
 from regionnorm.files.remote import as_place
 
 __all__ = ["select"]
@@ -101,9 +101,7 @@ def _check_places(
         if target is None or not (place := as_place(target)).exists():
             continue
         for what, given in inputs.items():
-            if given is None or not as_place(given).exists():
-                continue
-            if identity(as_place(given)) == identity(place):
+            if given is not None and is_same(as_place(given), place):
                 raise ValueError(
                     f"the output {target} is also the {what} given; choose another place"
                 )

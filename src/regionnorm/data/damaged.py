@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from regionnorm.data.sources import ImageSource, UnreadableImageError
+from regionnorm.data.sources import ImageSource, candidates, read_first
 from regionnorm.masks.damage import FAINT, VISIBLE, damage_photo
 
 __all__ = ["DamagedBatch", "DamagedPhotos"]
 
 _PHOTO, _DAMAGE, _ORDER, _TURN = range(4)  # streams of random numbers
-_MAX_SKIPPED = 1000
 # Pixels of a sample for each of the photo's: scans are softer than small photos are.
 _SMALLEST, _LARGEST = 0.5, 3.0
 
@@ -86,7 +85,8 @@ class DamagedPhotos:
         rng = np.random.default_rng((self.seed, _DAMAGE, number))
         scale = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
         across, down = rng.random(2).tolist()
-        photo = self._photo(number)
+        place = number % len(self.source)
+        photo, _ = read_first(self.source, candidates(self._photos, place))
         side = min(self.size / scale, *photo.size)
         left, top = across * (photo.width - side), down * (photo.height - side)
         crop = photo.resize(
@@ -96,14 +96,3 @@ class DamagedPhotos:
         )
         damaged = damage_photo(np.asarray(crop), rng)
         return np.concatenate([damaged.image, damaged.change[..., None]], 2)
-
-    def _photo(self, number: int) -> Image.Image:
-        """Read the photo of a sample, or the first readable one after it."""
-        count = len(self.source)
-        first: UnreadableImageError | None = None
-        for step in range(min(count, _MAX_SKIPPED)):
-            try:
-                return self.source.read(int(self._photos[(number + step) % count]))
-            except UnreadableImageError as error:
-                first = first or error
-        raise UnreadableImageError(f"none of the photos can be read; the first: {first}")

@@ -12,11 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from regionnorm.data.sources import ImageSource, UnreadableImageError
+from regionnorm.data.sources import ImageSource, candidates, read_first
 from regionnorm.masks.generated import MIN_SIDE, MaskSampler
 
-# So many unreadable photos in a row of a shuffled source are no accident any more.
-_MAX_SKIPPED = 1000
 _ORDER_STREAM, _SAMPLE_STREAM = 0, 1
 
 
@@ -130,23 +128,13 @@ class InpaintingDataset(Dataset[Sample]):
         return Drawn(scale, across, down, self.flip and side < 0.5), rng
 
     def candidates(self, position: int) -> Iterator[int]:
-        """Yield the photo of a position, then those to take if it cannot be read."""
-        count = len(self.source)
-        epoch, place = divmod(position, count)
-        order = self._epoch_order(epoch)
-        for skipped in range(min(count, _MAX_SKIPPED)):
-            yield int(order[(place + skipped) % count])
+        """The photo of a position, then those to take if it cannot be read."""
+        epoch, place = divmod(position, len(self.source))
+        return candidates(self._epoch_order(epoch), place)
 
     def _photo(self, position: int, at_least: int) -> tuple[Image.Image, int]:
         """Read the photo of a position, or the first readable one after it in the same order."""
-        first: UnreadableImageError | None = None
-        for skipped, index in enumerate(self.candidates(position)):
-            try:
-                return self.source.read(index, at_least=at_least), skipped
-            except UnreadableImageError as error:
-                first = first or error
-        tries = min(len(self.source), _MAX_SKIPPED)
-        raise UnreadableImageError(f"none of {tries} photos can be read; the first: {first}")
+        return read_first(self.source, self.candidates(position), at_least=at_least)
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:

@@ -8,7 +8,7 @@ import io
 import logging
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from regionnorm.files.formats import IMAGE_SUFFIXES, list_images
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 _SHARD_SUFFIX = ".tar"
 _LIST_SUFFIX = ".txt"
 _GLOB_CHARACTERS = frozenset("*?[")
+# So many unreadable photos in a row of a shuffled source are no accident any more.
+_MAX_SKIPPED = 1000
 _AT_ONCE = 8  # shards elsewhere that are listed at the same time
 
 
@@ -75,6 +78,34 @@ class ImageSource(ABC):
             words = "" if isinstance(error, UnidentifiedImageError) else str(error)
             reason = " ".join(words.split()) or "no image that Pillow knows"
             raise UnreadableImageError(f"{self.name(index)}: cannot be read ({reason})") from error
+
+
+def candidates(order: npt.NDArray[np.int64], place: int) -> Iterator[int]:
+    """Yield the photo at a place of a shuffled order, then those to take if it cannot be read."""
+    for skipped in range(min(len(order), _MAX_SKIPPED)):
+        yield int(order[(place + skipped) % len(order)])
+
+
+def read_first(
+    source: ImageSource, indices: Iterable[int], *, at_least: int | None = None
+) -> tuple[Image.Image, int]:
+    """Read the first of some photos that can be read.
+
+    Returns:
+        The photo, and how many were passed over.
+
+    Raises:
+        UnreadableImageError: None of them can be read.
+    """
+    first: UnreadableImageError | None = None
+    skipped = 0
+    for index in indices:
+        try:
+            return source.read(index, at_least=at_least), skipped
+        except UnreadableImageError as error:
+            first = first or error
+            skipped += 1
+    raise UnreadableImageError(f"none of {skipped} photos can be read; the first: {first}")
 
 
 def _decode(data: bytes, at_least: int | None) -> Image.Image:

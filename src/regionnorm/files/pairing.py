@@ -22,6 +22,7 @@ __all__ = [
     "identities",
     "identity",
     "inside",
+    "is_same",
     "left_out",
     "make_folder",
     "make_plan",
@@ -69,12 +70,12 @@ def check_paths(source: Place, masks: Place | None, out: Place | None) -> None:
     for path, what in given:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"there is no {what} {path}; check the path")
-    if masks is not None and _same(source, masks):
+    if masks is not None and is_same(source, masks):
         raise ValueError(
             f"{masks} is given as photos and as masks; keep the masks in another place"
         )
     for path, what in ((source, "photo"), (masks, "mask")):
-        if path is not None and out is not None and _same(path, out):
+        if path is not None and out is not None and is_same(path, out):
             raise ValueError(f"the output {out} is also the {what} given; choose another place")
     if isinstance(out, Path) and source.is_dir() and out.exists() and not out.is_dir():
         raise NotADirectoryError(
@@ -308,7 +309,8 @@ def identity(path: Place) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def _same(first: Place, second: Place) -> bool:
+def is_same(first: Place, second: Place) -> bool:
+    """Whether two paths lead to one file or folder that is there."""
     if isinstance(first, RemotePath) or isinstance(second, RemotePath):
         return first == second
     return first.exists() and second.exists() and first.samefile(second)

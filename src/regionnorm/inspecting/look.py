@@ -22,7 +22,7 @@ from regionnorm._extras import require
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor
+from regionnorm.imaging import composite, eight_bits, image_to_tensor, mask_to_tensor
 from regionnorm.inspecting.layers import (
     LayerRecord,
     LayerSize,
@@ -313,9 +313,10 @@ def layer_table(sizes: Sequence[LayerSize]) -> Table:
 
 def _scaled(photo: Photo, hole: Any) -> tuple[Tensor, Tensor, str]:
     """Image and mask as tensors, of at most ``MOST_PIXELS``, and a line about it."""
-    colours = photo.colours()
-    levels = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
-    image, mask = Image.fromarray(levels), Image.fromarray(hole.astype(np.uint8) * 255)
+    image, mask = (
+        Image.fromarray(eight_bits(photo.colours())),
+        Image.fromarray(hole.astype(np.uint8) * 255),
+    )
     width, height = image.size
     if width * height <= MOST_PIXELS:
         return image_to_tensor(image), mask_to_tensor(mask), ""

@@ -17,7 +17,7 @@ from PIL import Image
 
 from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode
-from regionnorm.imaging import MASK_THRESHOLD, mask_to_array, standardize, upright
+from regionnorm.imaging import MASK_THRESHOLD, eight_bits, mask_to_array, standardize, upright
 from regionnorm.masks.colour_key import TOLERANCE, find_colour
 from regionnorm.masks.levels import looks_like_photo, read_levels
 from regionnorm.masks.regions import dilate_disk, dilate_square
@@ -128,7 +128,7 @@ def make_mask(
         # JPEG's noise is gray too, and would let what is to go shine through.
         options = replace(options, hard=options.hard or noisy)
         checked = check_mask(levels, photo.size, options, notes=notes)
-        if bleeds(_eight_bit(photo), checked.hole):
+        if bleeds(eight_bits(photo.colours()), checked.hole):
             return replace(checked, warnings=(*checked.warnings, _TIGHT))
         return checked
     if text == "alpha":
@@ -211,15 +211,9 @@ def check_mask(
 
 def paint_preview(photo: Photo, hole: Hole) -> Image.Image:
     """Return the photo with its hole in red, RGB: what is about to be filled."""
-    shown = _eight_bit(photo).copy()
+    shown = eight_bits(photo.colours()).copy()
     shown[hole] = shown[hole] // 3 + np.array([170, 0, 0], np.uint8)
     return Image.fromarray(shown)
-
-
-def _eight_bit(photo: Photo) -> npt.NDArray[np.uint8]:
-    """Colours uint8 ``[H, W, 3]``."""
-    colours = photo.colours()
-    return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -230,7 +224,7 @@ def _read_file(image: Image.Image, photo: Photo) -> tuple[npt.NDArray[np.uint8],
     levels, notes = read_levels(image)
     if looks_like_photo(levels) and levels.shape == (photo.size[1], photo.size[0]):
         copied = np.asarray(standardize(image).convert("RGB")).astype(np.int16)
-        same = abs(copied - _eight_bit(photo)).max(2) <= _COPY_TOLERANCE
+        same = abs(copied - eight_bits(photo.colours())).max(2) <= _COPY_TOLERANCE
         if same.mean() > _COPY_SHARE:
             raise ValueError(
                 f"the mask is a copy of the photo, {1 - same.mean():.1%} of it changed; erase to "
@@ -325,7 +319,7 @@ def _from_colour(photo: Photo, rule: str) -> tuple[Hole, tuple[str, ...]]:
         )
     red, green, blue = (int(match[1][at : at + 2], 16) for at in (0, 2, 4))
     tolerance = TOLERANCE if match[2] is None else int(match[2])
-    hole, notes = find_colour(_eight_bit(photo), (red, green, blue), tolerance)
+    hole, notes = find_colour(eight_bits(photo.colours()), (red, green, blue), tolerance)
     if not hole.any():
         raise ValueError(
             f"no pixel of the photo is #{match[1].lower()} to within {tolerance} levels; "

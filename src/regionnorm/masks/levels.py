@@ -50,9 +50,9 @@ def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
 
 def looks_like_photo(levels: npt.NDArray[Any]) -> bool:
     """Whether over a third of uint8 ``[H, W]`` is gray, neither dark nor bright."""
-    if two_levels(levels) is not None or _has_few_levels(levels):
+    if ((levels >= _DARK) & (levels <= _BRIGHT)).mean() <= _PHOTO_SHARE:
         return False
-    return bool(((levels >= _DARK) & (levels <= _BRIGHT)).mean() > _PHOTO_SHARE)
+    return two_levels(levels) is None and not _has_few_levels(levels)
 
 
 def _are_strokes(image: Image.Image, alpha: Levels) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from regionnorm.checkpoints.finder import Finder, load_finder, packaged_finder
+from regionnorm.imaging import eight_bits
 from regionnorm.masks.morphology import find_by_morphology
 from regionnorm.masks.regions import dilate_disk, label_regions
 from regionnorm.models.scratch_net import logits_of_views
@@ -78,7 +79,7 @@ def _packaged() -> Finder:
 
 def _viewed(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """The photo, or a smaller copy, in eight bits."""
-    pixels = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    pixels = eight_bits(colours)
     height, width = pixels.shape[:2]
     scale = math.sqrt(_MOST_PIXELS / (height * width))
     if scale >= 1:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from regionnorm.imaging import eight_bits
 from regionnorm.masks.letters import find_letters
 from regionnorm.masks.lines import find_lines
 
@@ -29,7 +30,7 @@ def find_text(colours: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     Raises:
         ImportError: The detector is not installed; the message is the command that installs it.
     """
-    pixels = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+    pixels = eight_bits(colours)
     found = np.zeros(pixels.shape[:2], np.bool_)
     for line in find_lines(pixels):
         found[line.window.slices] |= find_letters(pixels[line.window.slices], line)

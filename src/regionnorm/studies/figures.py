@@ -38,11 +38,13 @@ def save_figure(figure: Any, path: Path) -> None:
 def plot(study: Study, results: Results, folder: Path) -> tuple[Figure, ...]:
     """Draw a study's plots into its folder; none for studies of pictures."""
     figures = []
-    for name, draw, caption in _PLOTS.get(study.name, ()):
+    for stem, (draw, caption) in _PLOTS.items():
+        if stem.partition("-")[0] != study.name:
+            continue
         drawing = draw(study, results)
         if drawing is not None:
-            save_figure(drawing, folder / name)
-            figures.append(Figure(name, caption))
+            save_figure(drawing, folder / f"{stem}.png")
+            figures.append(Figure(f"{stem}.png", caption))
     return tuple(figures)
 
 
@@ -200,27 +202,19 @@ def _regions(study: Study, results: Results) -> Any:
 
 
 _AGAINST = "PSNR differences to the reference: a dot a seed, the paper's value dashed."
-_BAND = "PSNR while training; the band is the range over seeds."
 _FOUND = (
     "Where RN-L looks: overlap of its region and the hole while training, a line a layer and seed, "
     "deeper layers darker. 1 is the hole itself; a region of everything has the hole's share of "
     "the area."
 )
-_PLOTS: dict[str, tuple[tuple[str, Callable[[Study, Results], Any], str], ...]] = {
-    "table1": (
-        ("table1.png", _by_interval, "PSNR by hole area, with the standard deviation over seeds."),
-    ),
-    "table2": (("table2.png", _differences, _AGAINST),),
-    "table3": (("table3.png", _differences, _AGAINST),),
-    "table4": (
-        ("table4.png", _thresholds, "PSNR by threshold, with the standard deviation over seeds."),
-    ),
-    "table5": (
-        ("table5.png", _l1_change, "l1 of RN minus the baseline's, with the deviation over seeds."),
-    ),
-    "table6": (("table6.png", _differences, _AGAINST),),
-    "figure6": (
-        ("figure6.png", _curves, _BAND),
-        ("figure6-regions.png", _regions, _FOUND),
-    ),
+# By the file's stem: a study's name, and what else it shows.
+_PLOTS: dict[str, tuple[Callable[[Study, Results], Any], str]] = {
+    "table1": (_by_interval, "PSNR by hole area, with the standard deviation over seeds."),
+    "table2": (_differences, _AGAINST),
+    "table3": (_differences, _AGAINST),
+    "table4": (_thresholds, "PSNR by threshold, with the standard deviation over seeds."),
+    "table5": (_l1_change, "l1 of RN minus the baseline's, with the deviation over seeds."),
+    "table6": (_differences, _AGAINST),
+    "figure6": (_curves, "PSNR while training; the band is the range over seeds."),
+    "figure6-regions": (_regions, _FOUND),
 }

@@ -144,8 +144,8 @@ _T = TypeVar("_T")
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
-def recipe_to_json(recipe: Recipe) -> str:
-    """The recipe as indented JSON."""
+def recipe_to_json(recipe: Any) -> str:
+    """A recipe, of whatever is trained, as indented JSON."""
     return json.dumps(asdict(recipe), indent=2) + "\n"
 
 
@@ -155,8 +155,17 @@ def recipe_from_json(text: str) -> Recipe:
     Raises:
         ValueError: A field is missing, unknown or out of range.
     """
+    return read_recipe(_ADAPTER, text)
+
+
+def read_recipe(adapter: TypeAdapter[_T], text: str) -> _T:
+    """Read JSON as the recipe of an adapter.
+
+    Raises:
+        ValueError: A field is missing, unknown or out of range.
+    """
     try:
-        return _ADAPTER.validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError as error:
         raise ValueError(f"not a recipe: {_first(error)}") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +28,7 @@ from regionnorm.imaging import tensor_to_image, write_image
 from regionnorm.models.scratch_net import ScratchNet, logits_of_views
 from regionnorm.training.clock import Clock
 from regionnorm.training.logs import Logs, Meter
+from regionnorm.training.recipe import read_recipe, recipe_to_json
 from regionnorm.training.stopping import stop_signals
 
 __all__ = ["Scores", "ScratchRecipe", "best_scores", "scratch_recipe_from_json", "train_scratches"]
@@ -77,12 +78,7 @@ def scratch_recipe_from_json(text: str) -> ScratchRecipe:
     Raises:
         ValueError: A field is unknown or out of range.
     """
-    try:
-        return _ADAPTER.validate_json(text)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ValueError(f"not a recipe: {where}: {problem['msg']}") from error
+    return read_recipe(_ADAPTER, text)
 
 
 class Scores(NamedTuple):
@@ -163,7 +159,7 @@ def train_scratches(
         run.load(checkpoint)
     run.clock = Clock(recipe.minutes, run.time, began=began)
     with atomic_path(out / "recipe.json") as temporary:
-        temporary.write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        temporary.write_text(recipe_to_json(recipe))
     return run.to_end()
 
 
@@ -310,13 +306,14 @@ class _Run:
         if self.judge is None:
             return
         with self.clock.ending("validation"):
+            network = self.averaged.module.eval()
             batches, found = [], []
             for start in range(0, self.judge.pool, _JUDGED_AT_ONCE):
                 end = min(start + _JUDGED_AT_ONCE, self.judge.pool)
                 batches.append(self.judge.batch(range(start, end)))
-                logits = self._logits(self.averaged.module.eval(), batches[-1].image, views=True)
+                logits = self._logits(network, batches[-1].image, views=True)
                 found.append(torch.sigmoid(logits).cpu())
-            self.averaged.module.train()
+            network.train()
             truth = DamagedBatch(*map(torch.cat, zip(*batches, strict=True)))
             probability = torch.cat(found)
             scores = best_scores(probability, truth, self.recipe.least_precision)

@@ -86,7 +86,7 @@ class FillApi:
         """The mask of the object that the body, a PNG, goes over, or that a box holds."""
         visitor, picture = self.page.picture(request)
         corner = tuple(_whole(request, name) for name in ("left", "top"))
-        grow, box = _grow(request), _box(request)
+        grow, box = _whole(request, "grow", r"-?\d{1,4}"), _box(request)
         data = await self.body(request)
         levels = await self.page.in_thread(decode_mask, data, corner, picture.size)
         stroke = levels > 127
@@ -173,35 +173,26 @@ def _packed(levels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _grown(request: Any) -> Box:
-    given = request.query_params.get("grow", "0,0,0,0")
+    advice = "give pixels for left, top, right and bottom, as 200,0,200,0"
+    return _sides(request, "grow", advice) or (0, 0, 0, 0)
+
+
+def _box(request: Any) -> Box | None:
+    return _sides(request, "box", "give left,top,right,bottom in pixels")
+
+
+def _sides(request: Any, name: str, advice: str) -> Box | None:
+    given = request.query_params.get(name)
+    if given is None:
+        return None
     if not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", given):
-        raise ValueError(
-            f"grow is {given!r:.40}; give pixels for left, top, right and bottom, as 200,0,200,0"
-        )
+        raise ValueError(f"{name} is {given!r:.40}; {advice}")
     left, top, right, bottom = map(int, given.split(","))
     return left, top, right, bottom
 
 
-def _whole(request: Any, name: str) -> int:
+def _whole(request: Any, name: str, pattern: str = r"\d{1,6}") -> int:
     given = request.query_params.get(name, "0")
-    if not re.fullmatch(r"\d{1,6}", given):
+    if not re.fullmatch(pattern, given):
         raise ValueError(f"{name} is {given!r:.20}; give a whole number of pixels")
     return int(given)
-
-
-def _grow(request: Any) -> int:
-    given = request.query_params.get("grow", "0")
-    if not re.fullmatch(r"-?\d{1,4}", given):
-        raise ValueError(f"grow is {given!r:.20}; give a whole number of pixels")
-    return int(given)
-
-
-def _box(request: Any) -> tuple[int, int, int, int] | None:
-    given = request.query_params.get("box")
-    if given is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6}),(\d{1,6}),(\d{1,6}),(\d{1,6})", given)
-    if match is None:
-        raise ValueError(f"box is {given!r:.40}; give left,top,right,bottom in pixels")
-    left, top, right, bottom = map(int, match.groups())
-    return left, top, right, bottom

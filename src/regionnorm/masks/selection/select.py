@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from regionnorm._extras import require
-from regionnorm.imaging import mask_to_array
+from regionnorm.imaging import eight_bits, mask_to_array
 from regionnorm.masks.levels import read_levels
 from regionnorm.masks.regions import Window, bounding_window
 from regionnorm.masks.selection.contours import Numbers, Pieces, Plane, cut, cut_up
@@ -153,7 +153,7 @@ def _colours(photo: Image.Image | npt.NDArray[np.generic]) -> Colours:
         photo = Photo.from_image(photo).colours()
     colours = np.asarray(photo)
     if colours.dtype == np.uint16:
-        colours = (colours >> 8).astype(np.uint8)
+        colours = eight_bits(colours)
     if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
         raise ValueError(
             f"the photo is {colours.dtype} {list(colours.shape)}; give an image, or RGB uint8 "

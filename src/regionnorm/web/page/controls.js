@@ -113,7 +113,7 @@ export class Controls {
       '-': act.out,
       0: act.fit,
       o: act.choose,
-      c: () => this.page.holdBefore(Boolean(this.page.timeline.picture?.parent)),
+      c: () => this.page.holdBefore(this.page.timeline.filled),
       Delete: act.clear,
       '?': act.help,
       Escape: () => this.page.hand.dropKeyboard() || this.page.fills.cancel(),

@@ -207,7 +207,7 @@ class Page {
     enable('another', !fills.running);
     enable('download', picture);
     for (const name of ['in', 'out', 'fit', 'save', 'scratches', 'text', 'load', 'inverted']) enable(name, picture);
-    const filled = isFill(picture);
+    const { filled } = timeline;
     for (const selector of ['[data-do=another]', '[data-do=compare]', '.rn-compare']) this.find(selector).hidden = !filled;
     this.find('.rn-download').classList.toggle('rn-strong', filled);
     this.find('[data-do=fill]').classList.toggle('rn-strong', !filled || timeline.items.length > 0);
@@ -233,7 +233,7 @@ class Page {
       for (const item of this.timeline.items)
         if (item.kind === 'mask') await this.bitmaps.loadMask(item.number, picture, item.soft);
       const layers = await this.bitmaps.load(picture.number, picture);
-      const before = isFill(picture) ? await this.bitmaps.load(picture.origin) : null;
+      const before = picture.parent ? await this.bitmaps.load(picture.origin) : null;
       if (this.showing !== turn) return;
       const { width, height, frame } = picture;
       this.view.show(picture.canvas, layers, before, frame.map((edge, side) => edge / (side % 2 ? height : width)));
@@ -349,7 +349,7 @@ class Page {
     grid.replaceChildren();
     dialog.showModal();
     const picture = this.timeline.picture;
-    if (!isFill(picture)) {
+    if (!this.timeline.filled) {
       note.textContent = 'Fill something first; then the regions of that photo are shown here.';
       return;
     }
@@ -368,10 +368,6 @@ class Page {
       note.textContent = error.message;
     }
   }
-}
-
-export function isFill(picture) {
-  return Boolean(picture?.parent);
 }
 
 function wider({ width, height }, [left, top, right, bottom]) {

@@ -37,6 +37,11 @@ export class Timeline {
     return this.items.findLast((item) => item.kind === 'expand')?.margins ?? [0, 0, 0, 0];
   }
 
+  // Whether the current picture is a fill.
+  get filled() {
+    return Boolean(this.picture?.parent);
+  }
+
   get canUndo() {
     return this.at > 1;
   }
