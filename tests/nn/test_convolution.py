@@ -39,6 +39,23 @@ def test_gradients_are_the_convolutions_own():
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
+def test_first_and_second_derivatives_are_right():
+    narrow, _ = make_pair(2, 3, padding=1)
+    x = torch.randn(1, 5, 4, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(narrow, x)
+    assert torch.autograd.gradgradcheck(narrow, x)
+
+
+def test_the_backward_pass_fills_no_map_of_all_rows_for_each_row():
+    narrow, _ = make_pair(3, 7, padding=3)
+    result = narrow(torch.randn(1, 5, 9, 9).double().requires_grad_())
+    with torch.profiler.profile(record_shapes=True) as profile:
+        result.sum().backward()
+    events = profile.key_averages(group_by_input_shape=True)
+    whole = [event for event in events if [1, 21, 15, 9] in event.input_shapes]
+    assert not [event for event in whole if event.key in ("aten::fill_", "aten::add_")]
+
+
 def test_half_precision_is_summed_in_float32():
     narrow = NarrowConv2d(5, 3, 7, padding=3).bfloat16()
     x = torch.randn(1, 5, 9, 9)

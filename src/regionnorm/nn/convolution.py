@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,14 +47,34 @@ class NarrowConv2d(nn.Conv2d):
         out, channels, height, width = self.weight.shape
         rows = self.weight.permute(2, 0, 1, 3).reshape(height * out, channels, 1, width)
         padded = _pad(self, input)
-        partial = F.conv2d(padded, rows)
-        if partial.dtype in (torch.float16, torch.bfloat16):
-            partial = partial.float()
-        size = padded.shape[-2] - height + 1
-        total = partial[:, :out, :size]
-        for row in range(1, height):
-            total = total + partial[:, row * out : (row + 1) * out, row : row + size]
+        total: Tensor = _ShiftedSum.apply(F.conv2d(padded, rows), out, height)  # type: ignore[no-untyped-call]
         return total if self.bias is None else total + self.bias[:, None, None]
+
+
+class _ShiftedSum(torch.autograd.Function):
+    """Sum of groups of channels, each a row further down than the one before.
+
+    ``[N, rows * out, H + rows - 1, W]`` to ``[N, out, H, W]``. Autograd by itself would fill and
+    add a map of all channels for each group.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor, out: int, rows: int) -> Tensor:
+        """Add the groups, half precision in float32."""
+        ctx.dtype, ctx.rows = partial.dtype, rows
+        size = partial.shape[-2] - rows + 1
+        half = partial.dtype in (torch.float16, torch.bfloat16)
+        total = partial[:, :out, :size].to(torch.float32 if half else partial.dtype, copy=True)
+        for row in range(1, rows):
+            total += partial[:, row * out : (row + 1) * out, row : row + size]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Give every group the gradient of the sum, where it was taken from."""
+        grad = grad.to(ctx.dtype).contiguous()
+        padded = [F.pad(grad, (0, 0, row, ctx.rows - 1 - row)) for row in range(ctx.rows)]
+        return torch.cat(padded, 1), None, None
 
 
 def _pad(layer: nn.Conv2d, x: Tensor) -> Tensor:
