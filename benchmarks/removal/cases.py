@@ -69,7 +69,7 @@ def paired(photos: Path, masks: Path, limit: int, folder: Path) -> list[Case]:
     if not found:
         raise ValueError(f"no photo in {photos} has a mask of its name in {masks}")
     return [
-        _write(path.stem, read_image(path), read_mask(by_stem[path.stem]), folder)
+        make_case(path.stem, read_image(path), read_mask(by_stem[path.stem]), folder)
         for path in found[: limit or None]
     ]
 
@@ -84,7 +84,7 @@ def samples(limit: int, folder: Path) -> list[Case]:
         photo = Image.fromarray(array[0] if isinstance(array, tuple) else array).convert("RGB")
         photo.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE), Image.Resampling.LANCZOS)
         hole = _brushed(photo.size, np.random.default_rng(number))
-        cases.append(_write(name, photo, hole, folder))
+        cases.append(make_case(name, photo, hole, folder))
     return cases
 
 
@@ -103,7 +103,8 @@ def _brushed(size: tuple[int, int], rng: np.random.Generator) -> Hole:
     return hole
 
 
-def _write(name: str, photo: Image.Image, hole: Hole, folder: Path) -> Case:
+def make_case(name: str, photo: Image.Image, hole: Hole, folder: Path) -> Case:
+    """Write a photo, its hole and what a filler is shown, each in a folder of its own."""
     parts = ("photo", "shown", "mask")
     case = Case(name, *(folder / part / f"{name}.png" for part in parts))
     pixels = np.asarray(photo.convert("RGB"))
