@@ -61,6 +61,39 @@ def test_a_small_stamp_on_a_large_photo_is_found() -> None:
     assert found[letters].mean() > 0.95 and found.mean() < 0.02
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_strips_are_looked_at_as_closely_as_other_photos(upright: bool) -> None:
+    ground = np.tile(data.chelsea()[100:160], (1, 9, 1))[:, :4000]
+    pixels, letters = written(Image.fromarray(ground), "Where is it?", (3500, 10), 30, "white", 1)
+    if upright:
+        pixels, letters = pixels.transpose(1, 0, 2), letters.T
+    found = find_text(pixels)
+    assert found[letters].mean() > 0.95 and found.mean() < 4 * letters.mean()
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_time_grows_with_a_strips_length_and_places_stay(
+    upright: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def likelihood(session: object, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        likely = np.zeros(pixels.shape[:2], np.float32)
+        view = likely.T if upright else likely
+        view[4:8, -300:-200] = 0.9  # near the end, of a copy that is twice as large
+        seen.append(likely.size)
+        return likely
+
+    monkeypatch.setattr(lines, "_likelihood", likelihood)
+    for length in (2000, 4000, 8000):
+        strip = np.zeros((11, length, 3), np.uint8)
+        (line,) = lines.find_lines(strip.transpose(1, 0, 2) if upright else strip)
+        top, left, bottom, right = lines._box(line)
+        along = (top, bottom) if upright else (left, right)
+        assert abs(along[0] - (length - 150)) < 8 and abs(along[1] - (length - 100)) < 8
+    assert seen[1] == 2 * seen[0] and seen[2] == 2 * seen[1]
+
+
 def test_where_letters_cannot_be_told_the_line_is_taken_whole() -> None:
     from regionnorm.masks.letters import find_letters
     from regionnorm.masks.regions import Window

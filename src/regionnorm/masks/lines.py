@@ -29,15 +29,18 @@ Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 _PACKAGE, _MODEL = "rapidocr", "models/*det*.onnx"
+# Long sides of copies, of strips as if they were cut off at twice their short side.
 _FINE_SIDE = 1280  # small photos are looked at in a copy enlarged to this
 _LONG_SIDE = 2240  # and large ones in a copy of this size
 _COARSE_SIDE = 736  # where large letters are looked for once more
 _MOST_ENLARGED = 2.0
+_STRIP = 2  # ratio of sides
 _TILE, _OVERLAP = 1280, 192
 _STEP = 32  # the network takes sides that are multiples of this
 _LIKELY, _SURE = 0.3, 0.5  # of a pixel, and on average of a line
 _LEAST_HEIGHT = 3.0  # pixels of the copy
 _MOST_THICK = 0.25  # of the short side: what is thicker, or half of it and short, is no line
+_BANNER, _BANNER_THICK = 3, 0.35  # ratio of sides from which on it may be thicker
 _LONG = 2.4  # ratio of length to height from which on it is a line by itself
 _SAME = 1.25  # heights of short ones in a row, and what the row's is of theirs
 _ALIKE, _NEAR = 1.8, 2.0  # heights of neighbours, and how many of them may lie between
@@ -66,7 +69,8 @@ def find_lines(pixels: Pixels) -> list[Line]:
     """Find lines of writing of any direction.
 
     Small photos are looked at enlarged, large ones in a copy of 2240 pixels, in tiles, and once
-    more in a small copy for large letters.
+    more in a small copy for large letters. Of strips the short side says how large the copies are:
+    time grows with their length.
 
     Args:
         pixels: RGB uint8 ``[H, W, 3]``.
@@ -76,12 +80,12 @@ def find_lines(pixels: Pixels) -> list[Line]:
     """
     session = _session(str(_model_file()), torch.get_num_threads())
     height, width = pixels.shape[:2]
-    side = max(height, width)
+    side = min(max(height, width), _STRIP * min(height, width))
     fine = min(_LONG_SIDE / side, max(1.0, _FINE_SIDE / side), _MOST_ENLARGED)
     scales = [fine, *([_COARSE_SIDE / side] if fine * side > 1.3 * _COARSE_SIDE else [])]
     lines = []
     for scale in scales:
-        size = tuple(max(_STEP, round(side * scale)) for side in (width, height))
+        size = tuple(max(1, round(side * scale)) for side in (width, height))
         copy = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
         likely = _likelihood(session, np.asarray(copy))
         lines += list(_lines(likely, pixels.shape[:2]))
@@ -198,7 +202,10 @@ def _lines(likely: npt.NDArray[np.float32], shape: tuple[int, int]) -> Iterator[
     flat = labels.ravel()
     area = np.bincount(flat, minlength=count + 1)
     mean = np.bincount(flat, likely.ravel(), minlength=count + 1) / np.maximum(area, 1)
-    scale, most = shape[0] / likely.shape[0], _MOST_THICK * min(likely.shape)
+    # By the long side: rounding the short one of a strip would move what is at its end.
+    scale = max(shape) / max(likely.shape)
+    banner = max(shape) > _BANNER * min(shape)
+    most = (_BANNER_THICK if banner else _MOST_THICK) * min(likely.shape)
     # Each region's pixels, row by row, without looking at the whole map again for each.
     rows, columns = np.nonzero(labels)
     order = np.argsort(labels[rows, columns], kind="stable")
