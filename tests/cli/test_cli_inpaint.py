@@ -186,6 +186,18 @@ def test_what_is_left_out_of_a_folder_is_named(
     assert code == 0 and "a.raw" in error and error.count("\n") == 1
 
 
+def test_a_folder_with_photos_that_have_nothing_to_fill_is_no_failure(
+    tmp_path: Path, run_cli: RunCli, photo: Path, small_weights: Path
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(photo.read_bytes())
+    arguments = (photos, "--mask", "color:#ff00ff~0", "-o", out, "--model", small_weights)
+    code, _, error = run_cli("inpaint", *arguments)
+    assert (code, error) == (0, "Note: nothing to fill, copied as they are: a.png (1 in all)\n")
+    assert (out / "a.png").read_bytes() == photo.read_bytes()
+
+
 def test_progress_goes_into_a_pipe_and_an_interrupt_says_how_far_it_came(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from regionnorm.filling.batch import BatchReport, inpaint_path
+from regionnorm.filling.expand import Margins
 from regionnorm.imaging import read_image, read_mask
 from regionnorm.masks.check import MaskOptions
 
@@ -240,6 +241,43 @@ def test_a_rule_makes_a_mask_for_every_photo(tmp_path: Path, make_photo: Maker) 
     # The saved masks serve as a folder of masks.
     again = inpaint_path(red, folder, tmp_path / "masks", tmp_path / "again")
     assert [a.read_bytes() for a in again.done] == [b.read_bytes() for b in report.done]
+
+
+def test_photos_in_which_a_rule_finds_nothing_are_copied(tmp_path: Path, make_photo: Maker) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for name in ("clean.png", "clean.jpg", "marked.png"):
+        make_photo(60, 40).save(folder / name)
+    with Image.open(folder / "marked.png") as marked:
+        marked.paste((0, 255, 0), (5, 5, 15, 15))
+        marked.save(folder / "marked.png")
+    options = {"save_mask": tmp_path / "masks", "report": tmp_path / "report.csv"}
+    report = inpaint_path(red, folder, "color:#00ff00~0", out, **options)
+    assert report.done == [out / "marked.png"] and not report.failed
+    assert report.unchanged == [folder / "clean.jpg", folder / "clean.png"]
+    for photo in report.unchanged:
+        assert (out / photo.name).read_bytes() == photo.read_bytes()
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["marked.png"]
+    told = {Path(row["photo"]).name: row for row in rows(tmp_path / "report.csv")}
+    assert told["clean.png"]["status"] == "nothing to fill"
+    assert told["clean.png"]["result"] == str(out / "clean.png")
+    assert "no pixel of the photo is #00ff00" in told["clean.png"]["message"]
+    assert len(inpaint_path(red, folder, "color:#00ff00~0", out).skipped) == 3
+    # Of one photo it is what the person did not get.
+    single = inpaint_path(red, folder / "clean.png", "color:#00ff00~0", tmp_path / "one.png")
+    assert len(single.failed) == 1 and not (tmp_path / "one.png").exists()
+
+
+def test_photos_grow_where_a_rule_finds_nothing(tmp_path: Path, make_photo: Maker) -> None:
+    make_photo(60, 40).save(tmp_path / "a.png")
+    report = inpaint_path(
+        red, tmp_path / "a.png", "color:#00ff00~0", tmp_path / "b.png", expand=Margins(left="10")
+    )
+    assert report.done == [tmp_path / "b.png"] and read_image(tmp_path / "b.png").width == 70
+    ((_, words),) = report.warnings
+    assert words.startswith("no pixel of the photo") and words.endswith(
+        "only what is new is filled"
+    )
 
 
 def test_transparent_pixels_become_visible(tmp_path: Path, make_photo: Maker) -> None:

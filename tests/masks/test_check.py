@@ -10,9 +10,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from regionnorm.imaging import mask_to_array
+from regionnorm.masks import check as check_module
 from regionnorm.masks.check import (
     CheckedMask,
     MaskOptions,
+    NothingFoundError,
     check_mask,
     is_mask_rule,
     make_mask,
@@ -390,3 +392,31 @@ def test_the_preview_shows_the_hole_in_red(make_photo: Maker) -> None:
     shown = np.asarray(paint_preview(Photo.from_image(photo), hole)).astype(int)
     assert np.array_equal(shown[~hole], np.asarray(photo)[~hole])
     assert (shown[hole][:, 0] >= shown[hole][:, 1:].max(1) + 80).all()
+
+
+@pytest.mark.parametrize("rule", ["auto:text", "auto:scratches-classical", "color:#ff00ff~0"])
+def test_a_rule_that_marks_much_of_a_photo_is_told(
+    rule: str, make_photo: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = make_photo(60, 40)
+    for width, warned in ((14, False), (16, True)):
+        much = np.zeros((40, 60), np.bool_)
+        much[:, :width] = True
+        pixels = np.asarray(photo).copy()
+        pixels[much] = (255, 0, 255)
+        monkeypatch.setattr(check_module, "find_text", lambda _, much=much: much)
+        monkeypatch.setattr(check_module, "find_scratches", lambda _, method, much=much: much)
+        checked = make_mask(Photo.from_image(pixels), rule)
+        told = [line for line in checked.warnings if "27% of the photo" in line and rule in line]
+        assert bool(told) == warned
+
+
+def test_a_photo_without_what_a_rule_looks_for_is_told_apart(make_photo: Maker) -> None:
+    clear = make_photo(60, 40)
+    clear.putalpha(200)  # partly, and nowhere more than not
+    for photo, rule in ((make_photo(60, 40), "color:#ff00ff~0"), (clear, "alpha")):
+        with pytest.raises(NothingFoundError):
+            make_mask(Photo.from_image(photo), rule)
+    with pytest.raises(ValueError, match="no rule that is known") as error:
+        make_mask(Photo.from_image(clear), "auto:nothing")
+    assert not isinstance(error.value, NothingFoundError)

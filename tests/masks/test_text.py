@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from regionnorm.masks import lines
-from regionnorm.masks.check import make_mask
+from regionnorm.masks.check import NothingFoundError, make_mask
 from regionnorm.masks.regions import dilate_disk
 from regionnorm.masks.text import find_text
 from regionnorm.photo import Photo
@@ -109,7 +109,7 @@ def test_rule_makes_a_mask_or_says_that_there_is_no_writing(make_photo: Maker) -
     pixels, letters = written(make_photo(320, 240), "Sample 12", (60, 100), 36, "white", 2)
     checked = make_mask(Photo.from_image(pixels), "auto:text")
     assert checked.hole[letters].mean() > 0.95 and checked.warnings == ()
-    with pytest.raises(ValueError, match="no writing was found"):
+    with pytest.raises(NothingFoundError, match="no writing was found"):
         make_mask(Photo.from_image(np.full((80, 120, 3), 99, np.uint8)), "auto:text")
 
 

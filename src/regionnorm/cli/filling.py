@@ -197,7 +197,9 @@ def inpaint(
         save_mask = preview = None
         for photo, line in outcome.warnings if variant == 0 else ():
             print_note(f"Warning: {photo}: {line}")
-        _print_left_out(outcome.left_out)
+        _print_names("left out, no photos by their names", outcome.left_out)
+        copied = "" if target is None else ", copied as they are"
+        _print_names(f"nothing to fill{copied}", outcome.unchanged)
         for photo, reason in outcome.failed:
             print_error(reason if str(photo) in reason else f"{photo}: {reason}")
         _print_done(outcome.done, len(outcome.skipped), target, folder)
@@ -255,10 +257,10 @@ def _done_already(image: str, mask: str | None, output: str | None, recursive: b
     return count_results(as_place(image), place if there else None, output, recursive)
 
 
-def _print_left_out(paths: Sequence[Place]) -> None:
+def _print_names(what: str, paths: Sequence[Place]) -> None:
     if paths:
         names = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
-        print_note(f"Note: left out, no photos by their names: {names} ({len(paths)} in all)")
+        print_note(f"Note: {what}: {names} ({len(paths)} in all)")
 
 
 def _do_not_fill() -> Fill:

@@ -29,12 +29,14 @@ from regionnorm.files.pairing import (
     results_there,
 )
 from regionnorm.files.remote import Place, as_place
+from regionnorm.files.whole import atomic_path
 from regionnorm.filling.expand import Margins, expand_photo
 from regionnorm.filling.log import csv_report
 from regionnorm.imaging import standardize, write_image
 from regionnorm.masks.check import (
     CheckedMask,
     MaskOptions,
+    NothingFoundError,
     is_mask_rule,
     make_mask,
     mask_size,
@@ -48,6 +50,8 @@ __all__ = ["BatchReport", "Fill", "Outcome", "Settings", "Work", "attempt", "inp
 Fill = Callable[[Image.Image, npt.NDArray[np.bool_]], Image.Image]
 Progress = Callable[[int, int, Place], None]
 
+_NOTHING = "nothing to fill"
+
 
 @dataclass(frozen=True)
 class BatchReport:
@@ -57,6 +61,8 @@ class BatchReport:
         done: The files written.
         failed: The photos that could not be filled, each with one line that says why.
         skipped: The photos whose results were there already.
+        unchanged: The photos of a folder in which a rule found nothing to fill; their results are
+            copies of them.
         warnings: What looked odd about photos and masks that were used, one line each.
         left_out: Files of the folder that are no photos by their names.
     """
@@ -64,6 +70,7 @@ class BatchReport:
     done: list[Place] = field(default_factory=list)
     failed: list[tuple[Place, str]] = field(default_factory=list)
     skipped: list[Place] = field(default_factory=list)
+    unchanged: list[Place] = field(default_factory=list)
     warnings: list[tuple[Place, str]] = field(default_factory=list)
     left_out: list[Place] = field(default_factory=list)
 
@@ -105,13 +112,13 @@ class Outcome:
 
     Attributes:
         job: The photo.
-        status: ``filled``, ``skipped`` or ``failed``.
+        status: ``filled``, ``skipped``, ``nothing to fill`` or ``failed``.
         result: Where its result is.
         mask: The mask or rule.
         size: Width and height in pixels.
         hole: The hole's share of the area.
         seconds: How long it took.
-        message: Why it failed or was skipped.
+        message: Why it failed, was skipped or left as it is.
         warnings: What looked odd.
     """
 
@@ -154,7 +161,7 @@ def inpaint_path(
     are several), or the one mask file given, or made by a rule
     (:func:`~regionnorm.masks.check.make_mask`). In a folder a result has its photo's name; where
     that format cannot hold the result, ``.png`` is appended. A photo that fails never stops the
-    others. Results appear whole or not at all, and photos of a folder whose result exists are
+    others. One of a folder in which a rule finds nothing is copied as it is. Results appear whole or not at all, and photos of a folder whose result exists are
     skipped, so that a run which was stopped goes on where it was. Every place may be a URL, such
     as ``s3://bucket/photos``, see :mod:`regionnorm.files.remote`.
 
@@ -241,6 +248,8 @@ def _summary(plan: Sequence[Job], outcomes: Sequence[Outcome]) -> BatchReport:
             report.failed.append((photo, outcome.message))
         elif outcome.status == "skipped":
             report.skipped.append(photo)
+        elif outcome.status == _NOTHING:
+            report.unchanged.append(photo)
         elif outcome.result is not None:
             report.done.append(outcome.result)
     return report
@@ -296,7 +305,15 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
     photo = read_photo(job.photo)
     outcome.size = photo.size
     target = None if job.target is None else _free_target(job.target, job, photo, settings)
-    photo, checked = _prepared(photo, mask, settings)
+    try:
+        photo, checked = _prepared(photo, mask, settings)
+    except NothingFoundError as error:
+        if not settings.folder:  # who asks for one photo wants it changed
+            raise
+        if target is not None:
+            _copy(job.photo, photo, target)
+        outcome.status, outcome.result, outcome.message = _NOTHING, target, str(error)
+        return
     if target is not None and settings.expand is not None:
         check_target(photo, target)  # it may have grown beyond what the format holds
     outcome.hole = float(checked.hole.mean())
@@ -320,7 +337,11 @@ def _prepared(
         return wide, CheckedMask(new)
     if not is_mask_rule(mask) and mask_size(mask) == wide.size:
         return wide, _joined(make_mask(wide, mask, settings.mask_options), new)
-    checked = make_mask(photo, mask, settings.mask_options)
+    try:
+        checked = make_mask(photo, mask, settings.mask_options)
+    except NothingFoundError as error:
+        found = str(error).partition(";")[0]
+        return wide, CheckedMask(new, (f"{found}; only what is new is filled",))
     hole, cover = new.copy(), None
     hole[~new] = checked.hole.ravel()
     if checked.cover is not None:
@@ -345,6 +366,15 @@ def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> P
     check_target(photo, target)
     _check_free(target, settings)
     return target
+
+
+def _copy(source: Place, photo: Photo, target: Place) -> None:
+    """Write a photo as it is, to the byte where the format is the same."""
+    if target.suffix != source.suffix:
+        write_photo(photo, target)
+        return
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
 
 
 def _check_free(target: Place, settings: Settings) -> None:

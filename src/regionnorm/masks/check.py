@@ -30,6 +30,7 @@ from regionnorm.photo import Photo
 __all__ = [
     "CheckedMask",
     "MaskOptions",
+    "NothingFoundError",
     "check_mask",
     "is_mask_rule",
     "make_mask",
@@ -41,6 +42,7 @@ Hole = npt.NDArray[np.bool_]
 
 _WHITE_SHARE = 0.6  # masks with more hole than this, border included, look inverted
 _WHITE_BORDER = 0.9
+_MUCH = 0.25  # of a photo; writing, scratches and marks take far less
 _FUZZ_SHARE = 1e-4  # of all pixels: gray away from any edge, which no brush leaves
 _LOSSY = ("JPEG", "MPO")
 _NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
@@ -51,6 +53,10 @@ _TIGHT = (
 _COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
 _COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
+
+
+class NothingFoundError(ValueError):
+    """A rule was asked for a mask, and the photo holds nothing of what it looks for."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ def make_mask(
     Raises:
         FileNotFoundError: There is no such file.
         OSError: The file cannot be opened.
+        NothingFoundError: The photo holds nothing of what the rule looks for.
         ValueError: It is no mask, no known rule, or fails :func:`check_mask`.
         ImportError: The rule is ``auto:text`` and the detector is not installed.
     """
@@ -131,21 +138,7 @@ def make_mask(
         if bleeds(eight_bits(photo.colours()), checked.hole):
             return replace(checked, warnings=(*checked.warnings, _TIGHT))
         return checked
-    if text == "alpha":
-        hole, notes = _from_alpha(photo)
-    elif text in ("auto:scratches", "auto:scratches-classical"):
-        method: Literal["learned", "classical"] = (
-            "classical" if text.endswith("-classical") else "learned"
-        )
-        hole, notes = find_scratches(photo.colours(), method=method), ()
-        if not hole.any():
-            raise ValueError("no scratches were found; paint a mask instead")
-    elif text == "auto:text":
-        hole, notes = find_text(photo.colours()), ()
-        if not hole.any():
-            raise ValueError("no writing was found; paint a mask instead")
-    else:
-        hole, notes = _from_colour(photo, text)
+    hole, notes = _from_rule(photo, text)
     checked = check_mask(hole, photo.size, options, notes=notes)
     return CheckedMask(checked.hole, checked.warnings, opaque=text == "alpha")
 
@@ -301,10 +294,36 @@ def _looks_inverted(hole: Hole) -> bool:
 # --- rules ---------------------------------------------------------------------------------------
 
 
+def _from_rule(photo: Photo, rule: str) -> tuple[Hole, tuple[str, ...]]:
+    """What a rule finds, which is something, and what there is to say about it."""
+    if rule == "alpha":
+        return _from_alpha(photo)
+    notes: tuple[str, ...] = ()
+    if rule in ("auto:scratches", "auto:scratches-classical"):
+        method: Literal["learned", "classical"] = (
+            "classical" if rule.endswith("-classical") else "learned"
+        )
+        hole = _some(find_scratches(photo.colours(), method=method), "scratches were")
+    elif rule == "auto:text":
+        hole = _some(find_text(photo.colours()), "writing was")
+    else:
+        hole, notes = _from_colour(photo, rule)
+    share = float(hole.mean())
+    if share > _MUCH:
+        notes += (f"{rule} marks {share:.0%} of the photo; look at what it marks before filling",)
+    return hole, notes
+
+
+def _some(hole: Hole, what: str) -> Hole:
+    if not hole.any():
+        raise NothingFoundError(f"no {what} found; paint a mask instead")
+    return hole
+
+
 def _from_alpha(photo: Photo) -> tuple[Hole, tuple[str, ...]]:
     alpha = photo.alpha()
-    if alpha is None or (alpha == 255).all():
-        raise ValueError("the photo has no transparent pixels to fill; give a mask file")
+    if alpha is None or (alpha > 255 * MASK_THRESHOLD).all():
+        raise NothingFoundError("the photo has no transparent pixels to fill; give a mask file")
     partly = int(((alpha > 255 * MASK_THRESHOLD) & (alpha < 255)).sum())
     note = f"{partly} pixels are partly transparent and stay so; --dilate takes those at the edge"
     return alpha <= 255 * MASK_THRESHOLD, (note,) if partly else ()
@@ -321,7 +340,7 @@ def _from_colour(photo: Photo, rule: str) -> tuple[Hole, tuple[str, ...]]:
     tolerance = TOLERANCE if match[2] is None else int(match[2])
     hole, notes = find_colour(eight_bits(photo.colours()), (red, green, blue), tolerance)
     if not hole.any():
-        raise ValueError(
+        raise NothingFoundError(
             f"no pixel of the photo is #{match[1].lower()} to within {tolerance} levels; "
             f"allow more with color:#{match[1].lower()}~{min(255, 2 * tolerance + 16)}"
         )
