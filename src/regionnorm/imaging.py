@@ -22,6 +22,7 @@ from regionnorm.files.whole import decode, save_image
 __all__ = [
     "MASK_THRESHOLD",
     "array_to_image",
+    "check_size",
     "check_writable",
     "composite",
     "eight_bits",
@@ -62,6 +63,8 @@ _MODES: dict[str, frozenset[str]] = {
     "BMP": frozenset({"L", "RGB"}),
     "GIF": frozenset({"L"}),
 }
+# Width and height that a format, or the library that writes it, holds.
+_MOST_PIXELS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536, "HEIF": 65_535}
 _METADATA_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "TIFF", "AVIF"})
 
 # --- files ---------------------------------------------------------------------------------------
@@ -108,7 +111,7 @@ def write_image(image: Image.Image, path: str | os.PathLike[str], **save_options
         OSError: The place cannot be written to.
     """
     target = as_place(path)
-    check_writable(target, image.mode)
+    check_writable(target, image.mode, image.size)
     format_name = format_of(target)
     options = dict(_SAVE_DEFAULTS.get(format_name, {}))
     if format_name in _METADATA_FORMATS:
@@ -127,12 +130,33 @@ def supports_mode(path: str | os.PathLike[str], mode: str) -> bool:
     return mode in modes
 
 
-def check_writable(path: str | os.PathLike[str], mode: str) -> None:
+def check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
+    """Raise ``ValueError`` where the format of ``path`` holds no such width or height."""
+    format_name = format_of(as_place(path))
+    most = _MOST_PIXELS.get(format_name, max(size))
+    if max(size) > most:
+        raise ValueError(
+            f"cannot write {path}: the result is {size[0]}x{size[1]} and "
+            f"{format_name} holds {most} pixels a side; use .png or .tif"
+        )
+
+
+def check_writable(
+    path: str | os.PathLike[str], mode: str, size: tuple[int, int] | None = None
+) -> None:
     """Raise what :func:`write_image` would raise for a suffix, before any work is done.
 
+    Args:
+        path: Where to.
+        mode: L, LA, RGB or RGBA.
+        size: Width and height; None where they are not known yet.
+
     Raises:
-        ValueError: The suffix belongs to no known format, or the format cannot hold ``mode``.
+        ValueError: The suffix belongs to no known format, or the format cannot hold the mode or
+            the size.
     """
+    if size is not None:
+        check_size(path, size)
     if not supports_mode(path, mode):
         raise ValueError(
             f"cannot write {path}: {as_place(path).suffix} holds no {mode} pixels; "

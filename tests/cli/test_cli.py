@@ -311,6 +311,11 @@ def test_select_replaces_no_input_and_writes_no_two_results_to_one_file(
         assert not out.exists() and before == (photo.read_bytes(), scribble.read_bytes())
     code, _, note = run_cli("select", photo, "--scribble", scribble, "-o", out, "--segmenter", "")
     assert code == 0 and "the selection covers the whole photo" in note
+    out.unlink()
+    Image.new("RGB", (16400, 30), "gray").save(photo)
+    seen = ("--preview", tmp_path / "seen.webp")
+    code, _, error = run_cli("select", photo, "--box", "9,9,40,20", "-o", out, *seen)
+    assert code == 2 and "WEBP holds 16383 pixels a side" in error and not out.exists()
 
 
 def test_masks_without_interval_cover_all_six(run_cli: RunCli, tmp_path: Path) -> None:
@@ -334,6 +339,15 @@ def test_evaluate_prints_and_saves_the_table(
     assert str(report / "report.md") in out
     rows = json.loads((report / "report.json").read_text())["rows"]
     assert len(rows) == 2 * (6 + 1)
+
+
+def test_evaluate_tells_before_the_work_that_a_report_cannot_be_written(
+    run_cli: RunCli, tmp_path: Path, photo_folder: FolderMaker
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = ("--data", photo_folder(2), "--size", 32, "--report", tmp_path / "file" / "report")
+    code, out, err = run_cli("evaluate", "ns", *arguments)
+    assert (code, out) == (2, "") and "cannot make the folder" in err and err.count("\n") == 1
 
 
 def test_evaluate_takes_a_folder_of_masks(

@@ -309,6 +309,39 @@ def test_mask_and_preview_are_saved_without_filling(tmp_path: Path, make_photo: 
         inpaint_path(never, tmp_path / "a.png", "color:#00ff00", None)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"preview": "shown.txt"}, "shown.txt"),
+        ({"preview": "shown.gif"}, "holds no RGB"),
+        ({"save_mask": "mask.jpg"}, "JPEG adds noise"),
+        ({"preview": "shown.webp"}, "WEBP holds 16383 pixels a side"),
+        ({"preview": "there.png"}, "there.png exists"),
+        ({"save_mask": "there.png/mask.png"}, "there.png"),
+    ],
+)
+def test_nothing_is_written_where_a_part_of_it_is_refused(
+    tmp_path: Path, make_photo: Maker, options: dict[str, str], words: str
+) -> None:
+    photo = make_photo(60, 40)
+    photo.paste((0, 255, 0), (5, 5, 15, 15))
+    if "WEBP" in words:
+        photo = photo.resize((16400, 40), Image.Resampling.NEAREST)
+    photo.save(tmp_path / "a.png")
+    Image.new("L", (4, 4)).save(tmp_path / "there.png")
+    places = {"save_mask": "mask.png", "preview": "shown.png"} | options
+    extras = {key: tmp_path / name for key, name in places.items()}
+    try:
+        report = inpaint_path(
+            red, tmp_path / "a.png", "color:#00ff00", tmp_path / "b.png", **extras
+        )
+        reason = report.failed[0][1]
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    assert words in reason and "\n" not in reason
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there.png"]
+
+
 def test_a_mask_or_a_preview_never_replaces_a_file(tmp_path: Path, make_photo: Maker) -> None:
     photo = make_photo(60, 40)
     photo.paste((0, 255, 0), (5, 5, 15, 15))

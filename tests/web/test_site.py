@@ -292,6 +292,9 @@ def test_a_runtime_that_is_another_is_refused(
     ):
         code, _, err = run_cli("export", small_weights, "--site", out, "--runtime", runtime)
         assert code == 2 and message in err and err.count("\n") == 1
+    model = tmp_path / "x.onnx"
+    code, _, err = run_cli("export", small_weights, model, "--site", out, "--runtime", tmp_path)
+    assert code == 2 and "holds no ort" in err and not model.exists()
     code, _, err = run_cli("export")
     assert code == 2 and "nothing to write" in err
     code, _, err = run_cli("export", "default", tmp_path / "x.onnx", "--runtime", tmp_path)

@@ -61,17 +61,20 @@ def export(
     if runtime is not None and site is None:
         raise ValueError("--runtime goes with --site")
     with quick_imports():
+        from regionnorm.exporting.onnx import check_suffix
         from regionnorm.exporting.onnx import export as write
 
+    if output is not None:
+        check_suffix(output)
+    if site is not None:  # first, for what it needs may be missing
+        from regionnorm.web.site import write_site
+
+        write_site(site, name, runtime=runtime)
+        size = sum(file.stat().st_size for file in Path(site).rglob("*") if file.is_file()) / 1e6
+        typer.echo(f"{printable(site)}: {size:.0f} MB; to see it: python -m http.server -d {site}")
     if output is not None:
         exported = write(name, output, half=half)
         for (height, width), difference in exported.differences.items():
             typer.echo(f"{width}x{height}: largest difference {difference:.1e} of 1")
         size = exported.path.stat().st_size / 1e6
         typer.echo(f"{printable(output)}: {size:.1f} MB, largest difference {exported.largest:.1e}")
-    if site is not None:
-        from regionnorm.web.site import write_site
-
-        write_site(site, name, runtime=runtime)
-        size = sum(file.stat().st_size for file in Path(site).rglob("*") if file.is_file()) / 1e6
-        typer.echo(f"{printable(site)}: {size:.0f} MB; to see it: python -m http.server -d {site}")

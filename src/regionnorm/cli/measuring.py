@@ -24,6 +24,8 @@ from regionnorm.cli.console import (
     quiet_decoders,
     wants_gpu,
 )
+from regionnorm.files.pairing import make_folder
+from regionnorm.files.remote import as_place
 
 if TYPE_CHECKING:
     from regionnorm.measuring.evaluate import Work
@@ -104,6 +106,8 @@ def evaluate(
     further = make_metrics(name for name in wanted if name != "fid")
     names = models or ["default", "ns", "telea"]
     fillers = resolve_models(names, device, jobs=os.cpu_count() or 1)
+    if report is not None:
+        make_folder(as_place(report))  # a place that cannot be written to is told before the work
     with _workers(cluster, names, list(further), device) as work, progress("evaluate") as advance:
         result = run(
             fillers,

@@ -64,11 +64,11 @@ def select(
         from regionnorm.masks.selection import find_segmenter, select_object
         from regionnorm.photo import read_photo
 
-    check_writable(output, "L")
-    if preview is not None:
-        check_writable(preview, "RGB")
-    network = find_segmenter() if segmenter == "auto" else segmenter
     photo, stroke = read_photo(image), None
+    check_writable(output, "L", photo.size)
+    if preview is not None:
+        check_writable(preview, "RGB", photo.size)
+    network = find_segmenter() if segmenter == "auto" else segmenter
     notes: tuple[str, ...] = ()
     if scribble is not None:
         stroke, notes = decode(as_place(scribble), lambda drawn, _: read_levels(drawn))

@@ -27,7 +27,7 @@ from regionnorm.files.whole import atomic_path
 from regionnorm.models import InpaintingModel, create_model, list_models
 from regionnorm.models.base import MIN_SIZE
 
-__all__ = ["CHECKED", "Exported", "export", "find_network"]
+__all__ = ["CHECKED", "Exported", "check_suffix", "export", "find_network"]
 
 CHECKED: tuple[tuple[int, int], ...] = ((256, 256), (200, 312), (131, 77))
 """Heights and widths at which an exported network is held against the original."""
@@ -83,8 +83,7 @@ def export(
         ImportError: onnx or onnxruntime is missing.
     """
     target = Path(path)
-    if target.suffix.lower() != ".onnx":
-        raise ValueError(f"{target} should end in .onnx")
+    check_suffix(target)
     network = model if isinstance(model, InpaintingModel) else find_network(model)
     for module in ("onnx", "onnxruntime"):
         require(module, extra="export")
@@ -95,6 +94,12 @@ def export(
         temporary.write_bytes(proto.SerializeToString())
         differences = _differences(twin, temporary, sizes, _MOST_HALF if half else _MOST)
     return Exported(target, differences)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise ``ValueError`` where a file to write does not end in ``.onnx``."""
+    if Path(path).suffix.lower() != ".onnx":
+        raise ValueError(f"{path} should end in .onnx")
 
 
 def find_network(name: str | os.PathLike[str]) -> InpaintingModel:

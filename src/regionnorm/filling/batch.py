@@ -32,7 +32,7 @@ from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
 from regionnorm.filling.expand import Margins, expand_photo
 from regionnorm.filling.log import csv_report
-from regionnorm.imaging import standardize, write_image
+from regionnorm.imaging import check_size, check_writable, standardize, write_image
 from regionnorm.masks.check import (
     CheckedMask,
     MaskOptions,
@@ -161,9 +161,10 @@ def inpaint_path(
     are several), or the one mask file given, or made by a rule
     (:func:`~regionnorm.masks.check.make_mask`). In a folder a result has its photo's name; where
     that format cannot hold the result, ``.png`` is appended. A photo that fails never stops the
-    others. One of a folder in which a rule finds nothing is copied as it is. Results appear whole or not at all, and photos of a folder whose result exists are
-    skipped, so that a run which was stopped goes on where it was. Every place may be a URL, such
-    as ``s3://bucket/photos``, see :mod:`regionnorm.files.remote`.
+    others; one of a folder in which a rule finds nothing is copied as it is. Results appear whole
+    or not at all, and photos of a folder whose result exists are skipped, so that a run which was
+    stopped goes on where it was. Every place may be a URL, such as ``s3://bucket/photos``, see
+    :mod:`regionnorm.files.remote`.
 
     Args:
         inpainter: An :class:`~regionnorm.filling.inpainter.Inpainter`, or any function of a photo
@@ -204,13 +205,21 @@ def inpaint_path(
     out = None if output is None else as_place(output)
     check_paths(source, masks, out)
     check_apart({"output": out, "mask": save_mask, "preview": preview, "report": report})
+    mask_place, preview_place = (
+        None if given is None else as_place(given) for given in (save_mask, preview)
+    )
+    folder = source.is_dir()
+    if not folder:
+        _check_extras(mask_place, preview_place)
     plan = make_plan(source, masks, output, recursive)
     files = mask_files(masks, recursive)
     same = None if mask is None else os.fspath(mask)
-    folder = source.is_dir()
     if out is not None:
         target = plan[0].target
         make_folder(out if folder or target is None else target.parent)
+    for place in (mask_place, preview_place):
+        if place is not None:
+            make_folder(place if folder else place.parent)
     settings = Settings(
         inpainter,
         mask_finder(masks, files) if masks is not None else lambda job: same,
@@ -218,8 +227,8 @@ def inpaint_path(
         mask_options or MaskOptions(),
         overwrite,
         quality,
-        None if save_mask is None else as_place(save_mask),
-        None if preview is None else as_place(preview),
+        mask_place,
+        preview_place,
         folder,
         results_there(out) if folder and not overwrite else None,
         expand,
@@ -305,6 +314,7 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
     photo = read_photo(job.photo)
     outcome.size = photo.size
     target = None if job.target is None else _free_target(job.target, job, photo, settings)
+    extras = _free_extras(job, settings)
     try:
         photo, checked = _prepared(photo, mask, settings)
     except NothingFoundError as error:
@@ -318,7 +328,7 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
         check_target(photo, target)  # it may have grown beyond what the format holds
     outcome.hole = float(checked.hole.mean())
     outcome.warnings = (*photo.notes, *checked.warnings)
-    _write_extras(job, photo, checked, settings)
+    _write_extras(extras, photo, checked)
     if target is not None:
         filled = _fill(settings.inpainter, photo, checked)
         write_photo(filled, target, quality=settings.quality)
@@ -402,20 +412,38 @@ def _fill(inpainter: Fill, photo: Photo, mask: CheckedMask) -> Photo:
     return photo.filled(result, mask.hole, opaque=mask.opaque)
 
 
-def _write_extras(job: Job, photo: Photo, mask: CheckedMask, settings: Settings) -> None:
-    for place in (settings.save_mask, settings.preview):
-        if place is None:
-            continue
+def _check_extras(save_mask: Place | None, preview: Place | None) -> None:
+    """Refuse files for a mask and a preview that could not be written."""
+    if save_mask is not None:
+        if save_mask.suffix.lower() in (".jpg", ".jpeg"):
+            raise ValueError(f"cannot save the mask as {save_mask}: JPEG adds noise; use .png")
+        check_writable(save_mask, "L")
+    if preview is not None:
+        check_writable(preview, "RGB")
+
+
+def _free_extras(job: Job, settings: Settings) -> list[Place | None]:
+    """Where the mask and the preview of a photo go."""
+    extras = [settings.save_mask, settings.preview]
+    if settings.folder:
         # A mask's name is its photo's stem, so that a folder of saved masks can be given again.
-        target = place / job.name.with_suffix(".png") if settings.folder else place
-        if target.suffix.lower() in (".jpg", ".jpeg") and place is settings.save_mask:
-            raise ValueError(f"cannot save the mask as {target}: JPEG adds noise; use .png")
-        _check_free(target, settings)
-        if place is settings.save_mask:
-            levels = mask.hole.astype(np.uint8) * 255 if mask.cover is None else mask.cover
-            write_image(Image.fromarray(levels), target)
-        else:
-            write_image(paint_preview(photo, mask.hole), target)
+        name = job.name.with_suffix(".png")
+        extras = [None if place is None else place / name for place in extras]
+    for place in extras:
+        if place is not None:
+            _check_free(place, settings)
+    return extras
+
+
+def _write_extras(extras: list[Place | None], photo: Photo, mask: CheckedMask) -> None:
+    levels = mask.hole.astype(np.uint8) * 255 if mask.cover is None else mask.cover
+    mask_place, preview = extras
+    if preview is not None:  # before the mask is there
+        check_size(preview, photo.size)
+    if mask_place is not None:
+        write_image(Image.fromarray(levels), mask_place)
+    if preview is not None:
+        write_image(paint_preview(photo, mask.hole), preview)
 
 
 # --- the report ----------------------------------------------------------------------------------

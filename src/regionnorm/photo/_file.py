@@ -20,7 +20,14 @@ from PIL import Image
 from regionnorm.files.formats import format_of
 from regionnorm.files.remote import as_place
 from regionnorm.files.whole import decode, save_image
-from regionnorm.imaging import array_to_image, luma, orientation_of, standardize, supports_mode
+from regionnorm.imaging import (
+    array_to_image,
+    check_size,
+    luma,
+    orientation_of,
+    standardize,
+    supports_mode,
+)
 from regionnorm.photo import _colours, _deep
 from regionnorm.photo._metadata import kept_info, save_options, sized_info
 
@@ -44,8 +51,6 @@ _NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
         "HEIF": frozenset({"L", "LA", "RGB", "RGBA"}),
     }
 )
-# Width and height that a format, or the library that writes it, holds.
-_MOST_PIXELS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536, "HEIF": 65_535}
 _DEEP_FORMATS = frozenset({"PNG", "TIFF"})
 
 
@@ -218,12 +223,7 @@ def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
     """
     target = as_place(path)
     format_name = format_of(target)
-    most = _MOST_PIXELS.get(format_name, max(photo.size))
-    if max(photo.size) > most:
-        raise ValueError(
-            f"cannot write {target}: the result is {photo.size[0]}x{photo.size[1]} and "
-            f"{format_name} holds {most} pixels a side; use .png or .tif"
-        )
+    check_size(target, photo.size)
     if photo.deep is not None and format_name in _DEEP_FORMATS:
         return
     if photo.deep is None and photo.mode in _NATIVE[format_name]:
