@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from regionnorm.cli import console
+from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
 
 RunCli = Callable[..., tuple[int, str, str]]
@@ -196,6 +198,34 @@ def test_a_folder_with_photos_that_have_nothing_to_fill_is_no_failure(
     code, _, error = run_cli("inpaint", *arguments)
     assert (code, error) == (0, "Note: nothing to fill, copied as they are: a.png (1 in all)\n")
     assert (out / "a.png").read_bytes() == photo.read_bytes()
+
+
+def test_variants_of_a_narrow_hole_are_one_fill(
+    tmp_path: Path,
+    run_cli: RunCli,
+    photo: Path,
+    small_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow = np.zeros((44, 60), np.uint8)
+    narrow[20:24, 20:40] = 255
+    Image.fromarray(narrow).save(tmp_path / "narrow.png")
+    fill, fills = Inpainter.fill_photo, []
+
+    def counted(self: Inpainter, *given: Any, **options: Any) -> Any:
+        fills.append(options.get("variant"))
+        return fill(self, *given, **options)
+
+    monkeypatch.setattr(Inpainter, "fill_photo", counted)
+    options = ("-o", tmp_path / "out.png", "--variants", 3, "--model", small_weights)
+    code, printed, err = run_cli("inpaint", photo, "-m", tmp_path / "narrow.png", *options)
+    assert (code, printed, fills) == (0, f"{tmp_path / 'out-1.png'}\n", [0])
+    assert "alike each time" in err and err.count("\n") == 1
+    monkeypatch.setattr(Inpainter, "varies", lambda self, hole: True)
+    code, printed, err = run_cli(
+        "inpaint", photo, "-m", tmp_path / "narrow.png", *options, "--overwrite"
+    )
+    assert (code, printed.count("\n"), err, fills) == (0, 3, "", [0, 0, 1, 2])
 
 
 def test_progress_goes_into_a_pipe_and_an_interrupt_says_how_far_it_came(

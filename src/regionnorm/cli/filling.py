@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,9 +29,13 @@ from regionnorm.cli.console import (
 from regionnorm.files.remote import Place, as_place, is_url
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
     from regionnorm.filling.batch import Fill, Work
+    from regionnorm.filling.inpainter import Inpainter
+    from regionnorm.photo import Photo
 
 __all__ = ["inpaint", "serve_app"]
 
@@ -167,9 +171,9 @@ def inpaint(
             if target is not None and as_place(target).exists():
                 raise ValueError(f"{target} exists; allow replacing the variants with --overwrite")
     # Without a result to write there is nothing to load a network for.
-    inpainter = _no_fill if output is None or cluster is not None else make()
+    inpainter = _no_fill if output is None or cluster is not None else _VaryingFill(make())
     for variant, target in enumerate(outputs):
-        if isinstance(inpainter, Inpainter):
+        if isinstance(inpainter, _VaryingFill):
             inpainter.variant = variant
         with (
             _workers(cluster, jobs, device, _do_not_fill if output is None else make) as work,
@@ -205,16 +209,24 @@ def inpaint(
         _print_done(outcome.done, len(outcome.skipped), target, folder)
         if outcome.failed:
             return 1
-        if variant == 1 and _same_bytes(outputs[0], target):
-            print_note("Note: the hole is narrow; the network fills it alone, alike each time")
+        if target != outputs[-1] and isinstance(inpainter, _VaryingFill) and not inpainter.differ:
+            print_note("Note: the network fills this hole alone, alike each time; this is all")
             break
     return 0
 
 
-def _same_bytes(first: str | None, second: str | None) -> bool:
-    if first is None or second is None:
-        return False
-    return as_place(first).read_bytes() == as_place(second).read_bytes()
+class _VaryingFill:
+    """Variants of fills, and whether those of the last hole can differ at all."""
+
+    def __init__(self, inpainter: Inpainter) -> None:
+        self.inpainter, self.variant, self.differ = inpainter, 0, True
+
+    def fill_photo(self, photo: Photo, hole: npt.NDArray[np.bool_], **options: Any) -> Photo:
+        self.differ = self.inpainter.varies(hole)
+        return self.inpainter.fill_photo(photo, hole, variant=self.variant, **options)
+
+    def __call__(self, photo: Image.Image, hole: npt.NDArray[np.bool_]) -> Image.Image:
+        return self.inpainter(photo, hole, variant=self.variant)
 
 
 @contextmanager
