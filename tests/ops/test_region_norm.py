@@ -64,7 +64,7 @@ def half_mask(samples: int, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("stats", ["instance", "batch", "layer", "group:2"])
-@pytest.mark.parametrize("regions", [2, 4])
+@pytest.mark.parametrize("regions", [2, 4, 20])
 def test_equals_the_equations(implementation: str, stats: str, regions: int) -> None:
     x = torch.randn(2, 4, 7, 5) * 3 + 2
     labels = torch.randint(0, regions, (2, 1, 7, 5))
@@ -175,6 +175,46 @@ def test_statistics_stay_right_when_the_mean_is_huge(
     with backend("plain"):
         expected = ops.region_norm(x.double(), mask)
     torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("stats", ["instance", "batch", "group:2"])
+def test_many_regions_are_as_exact_as_each_by_itself(stats: str) -> None:
+    x = torch.randn(2, 4, 96, 80) + 1e3
+    labels = torch.randint(0, 9, (2, 1, 96, 80))
+    labels[:, :, 8:] = 3  # nearly all of it
+    x = torch.where(labels == 5, torch.nan, x).requires_grad_()
+    with backend("plain"):
+        result = ops.region_norm(x, labels, stats=stats)
+        expected = ops.region_norm(x.detach().double(), labels, stats=stats)
+        two = ops.region_norm(x.detach(), labels == 3, stats=stats)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-5, equal_nan=True)
+    largest = (labels == 3).expand_as(x)
+    torch.testing.assert_close(result[largest], two[largest], rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(result[labels.expand_as(x) != 5].sin().sum(), x)
+    assert gradient[labels.expand_as(x) != 5].isfinite().all()
+
+
+class Passes(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_more_regions_are_no_more_passes_over_the_features() -> None:
+    x, counts = torch.randn(1, 2, 8, 8), []
+    for regions in (4, 64):
+        labels = torch.randint(0, regions, (1, 1, 8, 8))
+        affine = torch.randn(2, regions, 2)
+        with backend("plain"), Passes() as passes:
+            ops.region_norm(x, labels, *affine)
+        counts.append(passes.count)
+    assert counts[0] == counts[1]
 
 
 def test_relu_is_the_relu_of_the_result(implementation: str) -> None:
@@ -405,6 +445,7 @@ def test_gradients_of_a_batch_of_calls_are_those_of_each_call() -> None:
         lambda x, mask: ops.region_norm(x, mask).sin().sum(),
         lambda x, mask: ops.region_norm(x, mask.long()).sin().sum(),
         lambda x, mask: ops.region_norm(x, mask.long(), torch.ones(2, 4)).sin().sum(),
+        lambda x, mask: ops.region_norm(x, 3 * mask.long(), torch.ones(4, 4)).sin().sum(),
         lambda x, mask: ops.learnable_region_norm(x, *weights, threshold=0.5).sin().sum(),
     ):
         found = torch.vmap(torch.func.grad(function))(x, mask)

@@ -6,6 +6,7 @@ and backward, and no setting for the precision of matrix products reaches the st
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -26,15 +27,29 @@ __all__ = [
 ]
 
 
+# From so many regions on, one pass over a table is faster than a pass for each. Not on GPUs: there
+# such a pass adds in any order, and no two runs would be the same.
+_MANY = 3
+_STRETCH = 256  # pixels at least that are added one by one, the sums of stretches pairwise
+
+
 class Regions(NamedTuple):
     """Which pixels belong to which region."""
 
     inside: tuple[Tensor, ...]
-    """The pixels of each region, bool ``[N or 1, 1, L]``."""
+    """The pixels of each region, bool ``[N or 1, 1, L]``; empty where there are many regions."""
+    entries: Tensor | None = None
+    """Of many regions: where in a table of stretches of pixels and regions each pixel belongs,
+    ``[N or 1, 1, L]``."""
+    table: tuple[int, int] = (1, 0)
+    """Stretches and regions."""
 
     def counts(self, like: Tensor) -> Tensor:
         """Pixels of each region, ``[N, 1, K]`` in the dtype of ``like``, which has N samples."""
-        counts = torch.stack([inside.sum(-1) for inside in self.inside], dim=-1)
+        if self.entries is not None:
+            counts = region_sums(torch.ones_like(self.entries, dtype=like.dtype), self)
+        else:
+            counts = torch.stack([inside.sum(-1) for inside in self.inside], dim=-1)
         return counts.to(like.dtype).expand(like.shape[0], -1, -1)
 
 
@@ -43,7 +58,13 @@ def regions_of(labels: Tensor, num_regions: int) -> Regions:
     labels = labels[:, None]
     if labels.dtype == torch.bool and num_regions == 2:
         return Regions((~labels, labels))
-    return Regions(tuple(labels == region for region in range(num_regions)))
+    if num_regions < _MANY or labels.device.type != "cpu":
+        return Regions(tuple(labels == region for region in range(num_regions)))
+    length = labels.shape[2]
+    stretch = max(_STRETCH, 4 * num_regions)  # or the table would be as large as the features
+    first = torch.arange(length, device=labels.device).div(stretch, rounding_mode="floor")
+    table = (-(-length // stretch), num_regions)
+    return Regions((), labels.long() + first * num_regions, table)
 
 
 def region_norm(
@@ -160,6 +181,10 @@ def _region_mean(values: Tensor, regions: Regions, groups: tuple[str, int]) -> T
 
 def region_sums(values: Tensor, regions: Regions) -> Tensor:
     """Sum over the pixels of each region: ``[N, C, L]`` -> ``[N, C, K]``."""
+    if regions.entries is not None:
+        empty = values.new_zeros(*values.shape[:2], math.prod(regions.table))
+        sums = empty.scatter_add(2, regions.entries.expand_as(values), values)
+        return sums.view(*sums.shape[:2], *regions.table).sum(2)
     return torch.stack(
         [torch.where(inside, values, 0).sum(-1) for inside in regions.inside], dim=-1
     )
@@ -170,6 +195,11 @@ def spread(per_region: Tensor, regions: Regions) -> Tensor:
 
     What comes back broadcasts to ``[N, C, L]``.
     """
+    if regions.entries is not None:
+        table = per_region[:, :, None].expand(-1, -1, regions.table[0], -1).flatten(2)
+        samples = max(len(per_region), len(regions.entries))
+        entries = regions.entries.expand(samples, per_region.shape[1], -1)
+        return table.expand(samples, -1, -1).gather(2, entries)
     spread = per_region[..., :1]
     for region, inside in enumerate(regions.inside[1:], start=1):
         spread = torch.where(inside, per_region[..., region : region + 1], spread)
