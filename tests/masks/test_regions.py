@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from regionnorm.masks.regions import (
     dilate_disk,
     dilate_square,
     label_regions,
+    overlapping_spans,
 )
 
 HOLES = arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -57,3 +60,13 @@ def test_windows_grow_inside_the_picture(hole: np.ndarray, margin: int, least: i
 
 def test_a_window_at_the_border_grows_to_the_other_side() -> None:
     assert Window(0, 90, 10, 100).grow(5, 100, 100, at_least=50) == Window(0, 50, 50, 100)
+
+
+@given(st.integers(1, 9000), st.sampled_from([(768, 96), (1280, 192)]))
+def test_spans_cover_a_side_and_overlap(side: int, tiles: tuple[int, int]) -> None:
+    longest, overlap = tiles
+    spans = overlapping_spans(side, longest, overlap)
+    assert spans[0][0] == 0 and spans[-1][1] == side
+    assert len({stop - start for start, stop in spans}) == 1
+    assert spans[0][1] <= longest and (len(spans) == 1 or side > longest)
+    assert all(one[1] - other[0] >= overlap - 1 for one, other in pairwise(spans))

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+from regionnorm.checkpoints.sessions import kept_session
 from regionnorm.masks.selection import find_segmenter, select_object
 from regionnorm.masks.selection.contours import cut_up
 
@@ -171,6 +173,12 @@ def network(tmp_path: Path) -> Path:
     path = tmp_path / "u2netp.onnx"
     onnx.save(model, path)
     return path
+
+
+def test_a_network_takes_as_many_threads_as_pytorch_and_is_opened_once(network: Path) -> None:
+    session = kept_session(network, extra="export")
+    assert session.get_session_options().intra_op_num_threads == torch.get_num_threads()
+    assert kept_session(str(network), extra="export") is session
 
 
 def test_network_of_the_persons_own_is_asked(

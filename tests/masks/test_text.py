@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -122,15 +121,6 @@ def test_a_missing_detector_is_named_with_the_command_that_installs_it(
             patch.setattr(lines, name, value)
             with pytest.raises(ImportError, match=r"pip install .*'regionnorm\[text\]'"):
                 find_text(photo)
-
-
-def test_tiles_cover_every_pixel_and_overlap() -> None:
-    for length in (10, 190, 1280, 1281, 2240, 3700):
-        tiles = lines._tiles(length)
-        assert tiles[0].start == 0 and tiles[-1].stop == length
-        assert max(tile.stop - tile.start for tile in tiles) <= 1281
-        overlaps = [one.stop - other.start for one, other in pairwise(tiles)]
-        assert min(overlaps, default=192) >= 190
 
 
 def test_a_page_of_a_thousand_words_costs_no_more_for_each_word() -> None:

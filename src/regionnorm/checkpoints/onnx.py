@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regionnorm._extras import require
+from regionnorm.checkpoints.sessions import open_session
 from regionnorm.models.base import check_inputs
 
 __all__ = ["FORMAT", "OnnxNetwork", "load_onnx"]
 
 FORMAT = "regionnorm-onnx/1"
 
-_QUIET = 3  # errors only
 _INPUTS = ["image", "mask"]
 
 
@@ -90,15 +89,10 @@ def _pictures(batch: Tensor) -> list[Any]:
 
 
 def _session(path: Path, gpu: bool) -> Any:
-    runtime = require("onnxruntime", extra="export")
-    options = runtime.SessionOptions()
-    options.log_severity_level = _QUIET
-    options.intra_op_num_threads = torch.get_num_threads()
-    wanted = ["CUDAExecutionProvider"] if gpu else []
-    there = runtime.get_available_providers()
-    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in there]
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        return open_session(path, extra="export", gpu=gpu)
+    except ImportError:
+        raise
     except Exception as error:  # of the runtime's own kinds, which share no base
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as an ONNX network: {reason:.200}") from error

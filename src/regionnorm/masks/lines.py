@@ -7,20 +7,24 @@ The network is PaddleOCR's "PP-OCRv6 det small" (Apache-2.0) as it lies in the w
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from regionnorm._extras import require
-from regionnorm.masks.regions import Window, bounding_window, dilate_disk, label_regions
+from regionnorm.checkpoints.sessions import kept_session
+from regionnorm.masks.regions import (
+    Window,
+    bounding_window,
+    dilate_disk,
+    label_regions,
+    overlapping_spans,
+)
 
 __all__ = ["Line", "find_lines"]
 
@@ -45,7 +49,6 @@ _LONG = 2.4  # ratio of length to height from which on it is a line by itself
 _SAME = 1.25  # heights of short ones in a row, and what the row's is of theirs
 _ALIKE, _NEAR = 1.8, 2.0  # heights of neighbours, and how many of them may lie between
 _SHRUNK = 1.6  # the network marks a line's core; by how much of area over circumference it grows
-_QUIET = 3  # errors only
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def find_lines(pixels: Pixels) -> list[Line]:
     Raises:
         ImportError: The detector is not installed; the message is the command that installs it.
     """
-    session = _session(str(_model_file()), torch.get_num_threads())
+    session = kept_session(_model_file(), extra="text")
     height, width = pixels.shape[:2]
     side = min(max(height, width), _STRIP * min(height, width))
     fine = min(_LONG_SIDE / side, max(1.0, _FINE_SIDE / side), _MOST_ENLARGED)
@@ -152,48 +155,21 @@ def _model_file() -> Path:
     )
 
 
-_LOCK = threading.Lock()
-
-
-def _session(path: str, threads: int) -> Any:
-    with _LOCK:  # two visitors at once would load it twice
-        return _loaded(path, threads)
-
-
-@lru_cache(maxsize=2)  # threads of a server may have another number of threads
-def _loaded(path: str, threads: int) -> Any:
-    runtime = require("onnxruntime", extra="text")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _QUIET
-    options.enable_cpu_mem_arena = False  # it would keep the memory of the largest photo
-    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def _likelihood(session: Any, pixels: Pixels) -> npt.NDArray[np.float32]:
     """How likely each pixel is to be writing, ``[H, W]``, tile by tile."""
     height, width = pixels.shape[:2]
     likely = np.zeros((height, width), np.float32)
-    for rows in _tiles(height):
-        for columns in _tiles(width):
-            part = pixels[rows, columns]
+    for top, bottom in overlapping_spans(height, _TILE, _OVERLAP):
+        for left, right in overlapping_spans(width, _TILE, _OVERLAP):
+            part = pixels[top:bottom, left:right]
             down, across = (-side % _STEP for side in part.shape[:2])
             part = np.pad(part, ((0, down), (0, across), (0, 0)), mode="edge")
             # Blue first, as the network learned it, and from -1 to 1.
             given = np.ascontiguousarray(part[:, :, ::-1].transpose(2, 0, 1)[None], np.float32)
             (found,) = session.run(None, {session.get_inputs()[0].name: given / 127.5 - 1})
-            there = likely[rows, columns]
+            there = likely[top:bottom, left:right]
             np.maximum(there, found[0, 0, : there.shape[0], : there.shape[1]], out=there)
     return likely
-
-
-def _tiles(length: int) -> list[slice]:
-    """As few as cover a side, no larger than they have to be."""
-    count = max(1, -(-(length - _OVERLAP) // (_TILE - _OVERLAP)))
-    step = (length - _OVERLAP) / count
-    starts = [round(index * step) for index in range(count)]
-    stops = [*(start + _OVERLAP for start in starts[1:]), length]
-    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _lines(likely: npt.NDArray[np.float32], shape: tuple[int, int]) -> Iterator[Line]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Window", "bounding_window", "dilate_disk", "dilate_square", "label_regions"]
+__all__ = [
+    "Window",
+    "bounding_window",
+    "dilate_disk",
+    "dilate_square",
+    "label_regions",
+    "overlapping_spans",
+]
 
 Hole = npt.NDArray[np.bool_]
 
@@ -51,6 +58,20 @@ def _grow(low: int, high: int, margin: int, at_least: int, limit: int) -> tuple[
     if low < 0 and high > limit:
         return 0, limit
     return max(0, low + shift), min(limit, high + shift)
+
+
+def overlapping_spans(side: int, longest: int, overlap: int) -> list[tuple[int, int]]:
+    """Starts and ends of spans that cover a side: as few as can, of one length, evenly spread.
+
+    Args:
+        side: In pixels.
+        longest: What a span has at most.
+        overlap: What two neighbours share at least, but for a pixel of rounding.
+    """
+    count = max(1, -(-(side - overlap) // (longest - overlap)))
+    length = -(-(side + (count - 1) * overlap) // count)
+    starts = np.rint(np.linspace(0, side - length, count)).astype(int).tolist()
+    return [(start, start + length) for start in starts]
 
 
 def bounding_window(hole: Hole) -> Window:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from regionnorm._extras import require
+from regionnorm.checkpoints.sessions import kept_session
 
 __all__ = ["find_segmenter", "saliency"]
 
@@ -65,7 +64,7 @@ def saliency(picture: npt.NDArray[np.uint8], network: Path) -> npt.NDArray[np.fl
     mean, spread = np.array([_MEAN, _SPREAD], np.float32)
     planes = ((small - mean) / spread).transpose(2, 0, 1)[None]
     try:
-        session = _session(str(network))
+        session = kept_session(network, extra="export")
         found = session.run(None, {session.get_inputs()[0].name: planes})[0][0, 0]
     except ImportError:
         raise
@@ -76,9 +75,3 @@ def saliency(picture: npt.NDArray[np.uint8], network: Path) -> npt.NDArray[np.fl
     height, width = picture.shape[:2]
     seen: npt.NDArray[np.float32] = cv2.resize(found, (width, height))
     return seen
-
-
-@cache
-def _session(path: str) -> Any:
-    runtime = require("onnxruntime", extra="export")
-    return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
