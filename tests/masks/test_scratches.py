@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -140,19 +139,9 @@ def test_tiles_cover_a_photo_and_hardly_show(monkeypatch: pytest.MonkeyPatch) ->
     whole = mark_probability(load_finder(), case.image)
     monkeypatch.setattr(scratches, "_TILE", 160)
     monkeypatch.setattr(scratches, "_OVERLAP", 48)
-    assert len(scratches._spans(310)) == 3
     tiled = mark_probability(load_finder(), case.image)
-    assert tiled.shape == whole.shape
+    assert tiled.shape == whole.shape and not np.array_equal(tiled, whole)
     assert np.abs(tiled - whole).mean() < 0.03
-
-
-@pytest.mark.parametrize("side", [1, 95, 96, 97, 768, 769, 2000, 5001])
-def test_tiles_overlap_and_end_where_the_photo_ends(side: int) -> None:
-    spans = scratches._spans(side)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == side
-    assert all(b - a <= scratches._TILE for a, b in spans)
-    assert all(first[1] - second[0] >= scratches._OVERLAP - 1 for first, second in pairwise(spans))
 
 
 def test_a_photo_of_many_megapixels_is_looked_at_in_a_smaller_copy(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from regionnorm.checkpoints.finder import Finder, load_finder, packaged_finder
 from regionnorm.imaging import eight_bits
 from regionnorm.masks.morphology import find_by_morphology
-from regionnorm.masks.regions import dilate_disk, label_regions
+from regionnorm.masks.regions import dilate_disk, label_regions, overlapping_spans
 from regionnorm.models.scratch_net import logits_of_views
 
 __all__ = ["find_scratches", "mark_probability"]
@@ -102,22 +102,14 @@ def mark_probability(finder: Finder, pixels: npt.NDArray[np.uint8]) -> Plane:
     height, width = pixels.shape[:2]
     total = np.zeros((height, width), np.float32)
     weights = np.zeros((height, width), np.float32)
-    for top, bottom in _spans(height):
-        for left, right in _spans(width):
+    for top, bottom in overlapping_spans(height, _TILE, _OVERLAP):
+        for left, right in overlapping_spans(width, _TILE, _OVERLAP):
             part = _of_tile(finder, pixels[top:bottom, left:right])
             # Tiles fade into each other: each has seen other surroundings.
             weight = np.minimum.outer(_ramp(bottom - top), _ramp(right - left))
             total[top:bottom, left:right] += weight * part
             weights[top:bottom, left:right] += weight
     return total / weights
-
-
-def _spans(side: int) -> list[tuple[int, int]]:
-    """Starts and ends of overlapping tiles of about the same length."""
-    count = max(1, math.ceil((side - _OVERLAP) / (_TILE - _OVERLAP)))
-    length = math.ceil((side + (count - 1) * _OVERLAP) / count)
-    starts = np.rint(np.linspace(0, side - length, count)).astype(int).tolist()
-    return [(start, start + length) for start in starts]
 
 
 def _ramp(length: int) -> Plane:
