@@ -2,8 +2,9 @@
 
     python tests/lowest.py
 
-Fills a photo, evaluates two fillers, measures FID, trains two steps, visualizes and exports, each
-of which has to end well. Python 3.10 to 3.12: for newer ones some of the oldest versions were
+Fills a photo, finds writing, writes behind a URL, evaluates two fillers, measures FID, trains two
+steps, visualizes, exports and serves, each of which has to end well. Of the other extras, app and
+cluster need newer versions of the rest than these. Python 3.10 to 3.12: for newer ones some of the oldest versions were
 never built.
 pip installs with its own settings; PyTorch for CPUs alone is far smaller, where pip knows it.
 """
@@ -21,18 +22,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("fast", "eval", "train", "study", "lpips", "export")
-_REQUIREMENT = re.compile(r'"([A-Za-z][\w.-]*)>=([\w.]+)"')
+EXTRAS = "fast eval train study lpips hub export text remote serve".split()
+_REQUIREMENT = re.compile(r'"([A-Za-z][\w.-]*(?:\[[\w,]+\])?)>=([\w.]+)"')
 
 # What runs there, with the repository's src on the path and a folder as its argument.
 WORK = """
 import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
+import huggingface_hub
 import numpy as np
 import torch
-from PIL import Image
+import uvicorn
+from PIL import Image, ImageDraw
+from regionnorm import Inpainter
 from regionnorm.cli import main
 from regionnorm.measuring.perceptual import FrechetDistance
+from regionnorm.serving import build_service
 
 photos = Path(sys.argv[1], "photos")
 photos.mkdir()
@@ -45,8 +53,13 @@ mask = np.zeros((96, 128), np.uint8)
 mask[30:50, 40:70] = 255
 Image.fromarray(mask).save(photos.parent / "mask.png")
 photo, mask, out = photos / "0.png", photos.parent / "mask.png", photos.parent
+written = Image.open(photo).resize((512, 384))
+ImageDraw.Draw(written).text((60, 300), "Where is it?", "white", font_size=40, stroke_width=1)
+written.save(out / "written.png")
 commands = {
     "fill": ["inpaint", photo, "-m", mask, "-o", out / "filled.png"],
+    "text": ["inpaint", out / "written.png", "-m", "auto:text", "-o", out / "cleared.png"],
+    "URL": ["inpaint", photo, "-m", mask, "-o", "memory://filled.png"],
     "evaluate": ["evaluate", "default", "ns", "biharmonic", "--data", photos, "--size", 64],
     "train": ["train", "default", "--data", photos, "--out", out / "run", "--set", "steps=2",
               "--set", "batch=1", "--set", "size=64", "--set", "losses.perceptual=0",
@@ -72,6 +85,21 @@ distance.update(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))
 if not distance.compute() >= 0:
     sys.exit("FID failed")
 print("FID: works")
+
+server = uvicorn.Server(uvicorn.Config(build_service(Inpainter()), port=0, log_level="error"))
+threading.Thread(target=server.run, daemon=True).start()
+while not server.started:
+    time.sleep(0.1)
+body = b""
+for name, path in (("photo", photo), ("mask", mask)):
+    head = f'--x\\r\\nContent-Disposition: form-data; name="{name}"; filename="{path.name}"'
+    body += head.encode() + b"\\r\\n\\r\\n" + path.read_bytes() + b"\\r\\n"
+port = server.servers[0].sockets[0].getsockname()[1]
+kind = {"Content-Type": "multipart/form-data; boundary=x"}
+request = urllib.request.Request(f"http://127.0.0.1:{port}/fill", body + b"--x--\\r\\n", kind)
+if urllib.request.urlopen(request).read()[:4] != b"\\x89PNG":
+    sys.exit("serve failed")
+print("serve: works")
 """
 
 
