@@ -3,9 +3,9 @@
     python tests/lowest.py
 
 Fills a photo, finds writing, writes behind a URL, evaluates two fillers, measures FID, trains two
-steps, visualizes, exports and serves, each of which has to end well. Of the other extras, app and
-cluster need newer versions of the rest than these. Python 3.10 to 3.12: for newer ones some of the oldest versions were
-never built.
+steps, visualizes, exports and serves, each of which has to end well. The extras app and cluster are
+left out: they bring newer versions of the others. Python 3.10 to 3.12: for newer ones some of the
+oldest versions were never built.
 pip installs with its own settings; PyTorch for CPUs alone is far smaller, where pip knows it.
 """
 
