@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -30,7 +30,7 @@ from regionnorm.files.pairing import (
 )
 from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
-from regionnorm.filling.expand import Margins, expand_photo
+from regionnorm.filling.expand import Margins, make_hole
 from regionnorm.filling.log import csv_report
 from regionnorm.imaging import check_size, check_writable, standardize, write_image
 from regionnorm.masks.check import (
@@ -38,8 +38,6 @@ from regionnorm.masks.check import (
     MaskOptions,
     NothingFoundError,
     is_mask_rule,
-    make_mask,
-    mask_size,
     paint_preview,
 )
 from regionnorm.masks.soft import blend
@@ -316,7 +314,7 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
     target = None if job.target is None else _free_target(job.target, job, photo, settings)
     extras = _free_extras(job, settings)
     try:
-        photo, checked = _prepared(photo, mask, settings)
+        photo, checked = make_hole(photo, mask, settings.mask_options, settings.expand)
     except NothingFoundError as error:
         if not settings.folder:  # who asks for one photo wants it changed
             raise
@@ -333,37 +331,6 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
         filled = _fill(settings.inpainter, photo, checked)
         write_photo(filled, target, quality=settings.quality)
     outcome.status, outcome.result = "filled", target
-
-
-def _prepared(
-    photo: Photo, mask: str | os.PathLike[str] | None, settings: Settings
-) -> tuple[Photo, CheckedMask]:
-    """The photo on its canvas, and all of what is to be filled."""
-    if settings.expand is None:
-        assert mask is not None
-        return photo, make_mask(photo, mask, settings.mask_options)
-    wide, new = expand_photo(photo, settings.expand)
-    if mask is None:
-        return wide, CheckedMask(new)
-    if not is_mask_rule(mask) and mask_size(mask) == wide.size:
-        return wide, _joined(make_mask(wide, mask, settings.mask_options), new)
-    try:
-        checked = make_mask(photo, mask, settings.mask_options)
-    except NothingFoundError as error:
-        found = str(error).partition(";")[0]
-        return wide, CheckedMask(new, (f"{found}; only what is new is filled",))
-    hole, cover = new.copy(), None
-    hole[~new] = checked.hole.ravel()
-    if checked.cover is not None:
-        cover = np.full(new.shape, 255, np.uint8)
-        cover[~new] = checked.cover.ravel()
-    return wide, replace(checked, hole=hole, cover=cover)
-
-
-def _joined(checked: CheckedMask, new: npt.NDArray[np.bool_]) -> CheckedMask:
-    """A mask of the larger canvas, as ``save_mask`` writes them, and all that is new."""
-    cover = None if checked.cover is None else np.where(new, np.uint8(255), checked.cover)
-    return replace(checked, hole=checked.hole | new, cover=cover)
 
 
 def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> Place:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from regionnorm.masks.check import (
+    CheckedMask,
+    MaskOptions,
+    NothingFoundError,
+    is_mask_rule,
+    make_mask,
+    mask_size,
+)
 from regionnorm.photo import Photo
 
-__all__ = ["Margins", "expand_photo"]
+__all__ = ["Margins", "expand_photo", "make_hole"]
 
 Hole = npt.NDArray[np.bool_]
 
@@ -110,3 +119,49 @@ def expand_photo(photo: Photo, margins: Margins) -> tuple[Photo, Hole]:
     new = np.ones((height + top + bottom, width + left + right), np.bool_)
     new[top : top + height, left : left + width] = False
     return photo.on_canvas(left, top, right, bottom), new
+
+
+def make_hole(
+    photo: Photo,
+    mask: str | os.PathLike[str] | None,
+    options: MaskOptions,
+    margins: Margins | None,
+) -> tuple[Photo, CheckedMask]:
+    """Put a photo on its canvas, and say all of what is to be filled.
+
+    Args:
+        photo: What to fill.
+        mask: A file or a rule, as :func:`~regionnorm.masks.check.make_mask` takes them, of the
+            photo's size or the canvas's; None with margins alone.
+        options: What to do to the mask.
+        margins: What to add on each side. Where a rule finds nothing, that is all of the hole.
+
+    Raises:
+        OSError: As ``make_mask``.
+        ValueError: As ``make_mask`` and :meth:`Margins.pixels`.
+    """
+    if margins is None:
+        assert mask is not None
+        return photo, make_mask(photo, mask, options)
+    wide, new = expand_photo(photo, margins)
+    if mask is None:
+        return wide, CheckedMask(new)
+    if not is_mask_rule(mask) and mask_size(mask) == wide.size:
+        return wide, _joined(make_mask(wide, mask, options), new)
+    try:
+        checked = make_mask(photo, mask, options)
+    except NothingFoundError as error:
+        found = str(error).partition(";")[0]
+        return wide, CheckedMask(new, (f"{found}; only what is new is filled",))
+    hole, cover = new.copy(), None
+    hole[~new] = checked.hole.ravel()
+    if checked.cover is not None:
+        cover = np.full(new.shape, 255, np.uint8)
+        cover[~new] = checked.cover.ravel()
+    return wide, replace(checked, hole=hole, cover=cover)
+
+
+def _joined(checked: CheckedMask, new: npt.NDArray[np.bool_]) -> CheckedMask:
+    """A mask of the larger canvas, as ``save_mask`` writes them, and all that is new."""
+    cover = None if checked.cover is None else np.where(new, np.uint8(255), checked.cover)
+    return replace(checked, hole=checked.hole | new, cover=cover)
