@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from runpy import run_path
@@ -21,6 +22,8 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.filling.stopping import stop_if_asked
+from regionnorm.masks.check import CheckedMask
+from regionnorm.photo import Photo
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
@@ -341,6 +344,111 @@ def test_program_that_leaves_lets_the_next_one_begin(
         slow.go_on.set()
         with filling(page, picture) as told:
             assert list(told)[-1]["state"] == "done"
+
+
+# --- finding what should go ----------------------------------------------------------------------
+
+
+class Search:
+    """What finds marks, held back until it is let go; counts whose photos it has seen."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.go_on = threading.Event()
+
+    def __call__(self, photo: Photo, rule: str) -> CheckedMask:
+        self.sizes.append(photo.size)
+        assert self.go_on.wait(60)
+        return CheckedMask(np.ones(photo.size[::-1], bool))
+
+    def seen(self, count: int) -> None:
+        """Wait until so many are at work."""
+        began = time.monotonic()
+        while len(self.sizes) < count:
+            assert time.monotonic() - began < 20
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
+    made = Search()
+    monkeypatch.setattr("regionnorm.web.handlers.make_mask", made)
+    yield made
+    made.go_on.set()
+
+
+def test_one_visitors_finds_hold_up_no_photo_no_fill_and_no_others_find(
+    address: str, make_photo: Maker, search: Search
+) -> None:
+    with Page(address) as many, Page(address) as other, ThreadPoolExecutor(12) as pool:
+        number = many.open("many.png", make_photo(60, 40))["number"]
+        ask = f"pictures/{number}/masks?rule=auto:scratches"
+        asked = [pool.submit(many.post, ask) for _ in range(12)]
+        search.seen(1)
+        other.http.timeout = httpx.Timeout(20)
+        photo = other.open("photo.png", make_photo(50, 40))
+        assert other.fill(photo, (5, 5, 20, 20))[-1]["state"] == "done"
+        found = pool.submit(other.post, f"pictures/{photo['number']}/masks?rule=auto:text")
+        search.seen(2)
+        search.go_on.set()
+        assert found.result(20).status_code == 200
+        answers = [one.result(20) for one in asked]
+    # One at work and the latest; whatever waited between was told so, and its photo never looked at.
+    assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 10
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert "one thing after the other" in refused.json()["error"]
+    assert sorted(search.sizes) == [(50, 40), (60, 40), (60, 40)]
+
+
+def test_find_of_one_who_has_left_is_not_begun(
+    address: str, make_photo: Maker, search: Search
+) -> None:
+    with Page(address) as one, Page(address) as two, Page(address) as gone, Page(address) as last:
+        numbers = [
+            each.open("photo.png", make_photo(60 + n, 40))["number"]
+            for n, each in enumerate((one, two, gone, last))
+        ]
+        paths = [f"pictures/{number}/masks?rule=auto:text" for number in numbers]
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(one.post, paths[0]), pool.submit(two.post, paths[1])]
+            search.seen(2)
+            gone.http.timeout = httpx.Timeout(20, read=0.5)
+            with pytest.raises(httpx.ReadTimeout):
+                gone.post(paths[2])
+            asked.append(pool.submit(last.post, paths[3]))
+            search.go_on.set()
+            assert all(each.result(20).status_code == 200 for each in asked)
+    assert (62, 40) not in search.sizes
+
+
+def test_rules_that_are_not_offered_are_refused_by_what_is(page: Page, make_photo: Maker) -> None:
+    number = page.open("photo.png", make_photo(60, 40))["number"]
+    batch = f"batches/{page.post('batches').json()['batch']}/fills"
+    for rule in ("auto:people", "auto:٣", "alpha", "color:%23fff"):
+        for path in (f"pictures/{number}/masks", batch):
+            answer = page.post(f"{path}?rule={rule}")
+            words = answer.json()["error"]
+            assert answer.status_code == 400 and "scratches" in words and "text" in words, rule
+            assert "--" not in words and "./" not in words
+
+
+def test_digits_of_other_scripts_are_refused_wherever_a_number_is_expected(
+    page: Page, make_photo: Maker
+) -> None:
+    picture = page.open("photo.png", make_photo(60, 40))["number"]
+    white = png(Image.new("L", (9, 9), 255))
+    for path in (
+        "fills?left=٣&top=0",
+        "fills?grow=٣,0,0,0",
+        "selections?grow=٣",
+        "selections?grow=-٣",
+        "selections?box=٠,٠,٩,٩",
+    ):
+        answer = page.post(f"pictures/{picture}/{path}", white)
+        assert (answer.status_code, "give" in answer.json()["error"]) == (400, True), path
+    opened = page.open("photo-filled-٣.png", make_photo(60, 40))
+    name = page.fill(opened, (5, 5, 20, 20))[-1]["picture"]["name"]
+    assert name == "photo-filled-٣-filled.png"
 
 
 # --- several photos at once ----------------------------------------------------------------------

@@ -24,7 +24,7 @@ __all__ = ["Margins", "expand_photo", "make_hole"]
 Hole = npt.NDArray[np.bool_]
 
 _MOST = 1.0  # of a photo's side that each margin may add: there is no more to copy from
-_NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
+_NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
 _AMOUNT = re.compile(rf"{_NUMBER}%?")
 _PART = re.compile(rf"(left|top|right|bottom|all)=({_NUMBER})(px|%|)")
 

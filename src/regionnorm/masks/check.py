@@ -52,7 +52,7 @@ _TIGHT = (
 )
 _COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
-_COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~(\d{1,3}))?", re.IGNORECASE)
+_COLOUR_RULE = re.compile(r"color:#?([0-9a-f]{6})(?:~([0-9]{1,3}))?", re.IGNORECASE)
 
 
 class NothingFoundError(ValueError):

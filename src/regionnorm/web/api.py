@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from regionnorm._extras import require
+from regionnorm.web.finders import Finders, Replaced
 from regionnorm.web.handlers import VIEW_SIDE, Handlers, page_words
 from regionnorm.web.line import Job, Line, LineFull
 from regionnorm.web.page import read_static
@@ -28,7 +29,7 @@ from regionnorm.web.pictures import (
 )
 from regionnorm.web.visitors import Gone, Picture, Visitor, Visitors
 
-__all__ = ["MAX_BODY", "PageApi", "TooLarge"]
+__all__ = ["MAX_BODY", "PageApi", "TooLarge", "check_rule", "file_name"]
 
 MAX_BODY = 32 * 2**20
 """Bytes of a request that brings no file; the largest carries a painted mask."""
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Answer = Callable[[Any], Awaitable[Any]]
 
-_AT_ONCE = 2  # photos that are decoded at a time, beside the one that is filled
+_AT_ONCE = 2  # photos that are decoded at a time, beside those filled or searched
+_RULES = ("auto:scratches", "auto:scratches-classical", "auto:text")
 _THUMBNAIL_SIDE = 192
 _LOOK = 0.1  # seconds between looks at a job
 _SAY = 5  # looks after which it is told again
@@ -62,8 +64,10 @@ class PageApi:
     def __init__(self, handlers: Handlers, visitors: Visitors, line: Line, max_file: int) -> None:
         self.handlers, self.visitors, self.line = handlers, visitors, line
         self.max_file = max_file
+        self.finders = Finders()
         self._threads = asyncio.Semaphore(_AT_ONCE)
         self._responses = require("starlette.responses", extra="app")
+        self._gone = require("starlette.requests", extra="app").ClientDisconnect
 
     def routes(self) -> list[Any]:
         """What the server answers, as Starlette's routes."""
@@ -83,12 +87,11 @@ class PageApi:
     def route(self, method: str, path: str, answer: _Answer) -> Any:
         """A route whose errors are one line of JSON."""
         routing = require("starlette.routing", extra="app")
-        requests = require("starlette.requests", extra="app")
 
         async def politely(request: Any) -> Any:
             try:
                 return await answer(request)
-            except requests.ClientDisconnect:
+            except self._gone:
                 return self._responses.Response(status_code=400)  # nobody reads it
             except Exception as error:
                 status, words = self.explain(error)
@@ -102,7 +105,12 @@ class PageApi:
         if words is None:
             _log.error("the app failed: %s: %s", type(error).__name__, error)
             return 500, "this failed on the server, which has noted why; try again"
-        for kind, status in ((TooLarge, 413), (LineFull, 503), (Gone, 404)):
+        for kind, status in (
+            (TooLarge, 413),
+            (LineFull, 503),
+            (Replaced, 429),
+            (Gone, 404),
+        ):
             if isinstance(error, kind):
                 return status, words
         return 400, page_words(words)
@@ -110,6 +118,19 @@ class PageApi:
     async def in_thread(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Do what takes its time without holding up others, a few at a time."""
         async with self._threads:
+            return await asyncio.to_thread(work, *arguments, **named)
+
+    async def find(
+        self, request: Any, work: Callable[..., _T], *arguments: Any, **named: Any
+    ) -> _T:
+        """Find something for the visitor of a request, whose body was read, when its turn comes.
+
+        Raises:
+            Replaced: The visitor has asked for something else meanwhile.
+        """
+        async with self.finders.turn(self.visitor(request).name):
+            if await request.is_disconnected():
+                raise self._gone
             return await asyncio.to_thread(work, *arguments, **named)
 
     def visitor(self, request: Any) -> Visitor:
@@ -196,6 +217,15 @@ class PageApi:
             raise
         return path
 
+    async def body(self, request: Any) -> bytes:
+        """A request's body, up to :data:`MAX_BODY`."""
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
+        return bytes(data)
+
     async def look(self, request: Any) -> Any:
         """A picture for the screen, small, whole, only what changed, or as a file to keep."""
         _, picture = self.picture(request)
@@ -221,11 +251,9 @@ class PageApi:
         visitor, picture = self.picture(request)
         rule = request.query_params.get("rule", "")
         if rule:
-            if not re.fullmatch(r"auto:[\w-]{1,30}", rule):
-                raise ValueError(
-                    f"the rule {rule!r:.40} is not known here; use auto:scratches or auto:text"
-                )
-            found = await self.in_thread(self.handlers.find_mask, rule, picture, visitor)
+            check_rule(rule)
+            await self.body(request)
+            found = await self.find(request, self.handlers.find_mask, rule, picture, visitor)
         else:
             path = await self.save(request, visitor.new_folder())
             invert = request.query_params.get("invert") == "1"
@@ -289,6 +317,19 @@ def describe(picture: Picture) -> dict[str, Any]:
         "grown": picture.grown,
         "frame": picture.frame,
     }
+
+
+def check_rule(rule: str) -> None:
+    """Refuse a rule that makes no mask here by itself.
+
+    Raises:
+        ValueError: It is none of those that are offered.
+    """
+    if rule not in _RULES:
+        raise ValueError(
+            f"the rule {rule!r:.40} is not known here; what is found are scratches "
+            "(auto:scratches) and text (auto:text)"
+        )
 
 
 def file_name(given: str) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 from regionnorm._extras import require
 from regionnorm.files.formats import IMAGE_SUFFIXES
 from regionnorm.files.whole import atomic_path, check_pixels
-from regionnorm.masks.check import is_mask_rule
-from regionnorm.web.api import PageApi, file_name
+from regionnorm.web.api import PageApi, check_rule, file_name
 from regionnorm.web.line import Job
 from regionnorm.web.pictures import fill_file
 from regionnorm.web.visitors import Gone, Visitor, random_folder
@@ -146,10 +145,8 @@ class BatchApi:
         """Fill all that is not filled yet, one photo after the other, while the page listens."""
         visitor, batch = self._find(request)
         rule = request.query_params.get("rule", "")
-        if rule and not (rule.startswith("auto:") and is_mask_rule(rule)):
-            raise ValueError(
-                f"the rule {rule!r:.40} is not known here; use auto:scratches or auto:text"
-            )
+        if rule:
+            check_rule(rule)
         if not batch.photos:
             raise ValueError("there are no photos yet; drop some, a folder or a zip")
         if not rule and not batch.masks:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regionnorm._extras import require
-from regionnorm.web.api import MAX_BODY, PageApi, TooLarge, describe
+from regionnorm.web.api import PageApi, describe
 from regionnorm.web.line import Job, LineFull
 from regionnorm.web.pictures import decode_mask, to_data_url, work_of
 from regionnorm.web.visitors import Box, Gone, Picture, Visitor
@@ -59,7 +59,7 @@ class FillApi:
         grown = _grown(request)
         if any(grown):
             self.page.handlers.check_growth(picture, grown)
-        data = await self.body(request)
+        data = await self.page.body(request)
         levels = await self.page.in_thread(
             decode_mask, data, corner, picture.size, empty=any(grown)
         )
@@ -73,26 +73,18 @@ class FillApi:
         wider = (width + grown[0] + grown[2]) * (height + grown[1] + grown[3]) - width * height
         return self._start(visitor, picture, work, work_of(levels > 0, wider))
 
-    async def body(self, request: Any) -> bytes:
-        """A request's body, up to :data:`MAX_BODY`."""
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_BODY:
-                raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
-        return bytes(data)
-
     async def select(self, request: Any) -> Any:
         """The mask of the object that the body, a PNG, goes over, or that a box holds."""
         visitor, picture = self.page.picture(request)
         corner = tuple(_whole(request, name) for name in ("left", "top"))
-        grow, box = _whole(request, "grow", r"-?\d{1,4}"), _box(request)
-        data = await self.body(request)
-        levels = await self.page.in_thread(decode_mask, data, corner, picture.size)
-        stroke = levels > 127
-        select = self.page.handlers.select
-        number = await self.page.in_thread(select, stroke, box, grow, picture, visitor)
-        return self._responses.JSONResponse({"mask": number})
+        grow, box = _whole(request, "grow", "-?[0-9]{1,4}"), _box(request)
+        data = await self.page.body(request)
+
+        def work() -> str:
+            stroke = decode_mask(data, corner, picture.size) > 127
+            return self.page.handlers.select(stroke, box, grow, picture, visitor)
+
+        return self._responses.JSONResponse({"mask": await self.page.find(request, work)})
 
     async def another(self, request: Any) -> Any:
         """Fill the same again in another way."""
@@ -185,13 +177,13 @@ def _sides(request: Any, name: str, advice: str) -> Box | None:
     given = request.query_params.get(name)
     if given is None:
         return None
-    if not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", given):
+    if not re.fullmatch("[0-9]{1,6}(,[0-9]{1,6}){3}", given):
         raise ValueError(f"{name} is {given!r:.40}; {advice}")
     left, top, right, bottom = map(int, given.split(","))
     return left, top, right, bottom
 
 
-def _whole(request: Any, name: str, pattern: str = r"\d{1,6}") -> int:
+def _whole(request: Any, name: str, pattern: str = "[0-9]{1,6}") -> int:
     given = request.query_params.get(name, "0")
     if not re.fullmatch(pattern, given):
         raise ValueError(f"{name} is {given!r:.20}; give a whole number of pixels")

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _FETCHES = re.compile(r"/(?:file=|file/|proxy=)\s*\w+:", re.IGNORECASE)
 # Written to disk as they come, with a limit of their own.
-_UPLOADS = re.compile(r"/upload/?$|^/page/[^/]+/(?:photos|(?:pictures|batches)/[^/]+/\w+)$")
+_UPLOADS = re.compile(r"/upload/?$|^/page/[^/]+/(?:photos|(?:pictures|batches)/[^/]+/[a-z]+)$")
 # What gradio itself asks no password for, though it says something of what goes on here.
 _PRIVATE = re.compile(r"^/(?:page/|openapi\.json|docs\b|redoc\b|gradio_api/(?:cancel|reset)\b)")
 _LOGIN = re.compile(r"^/login/?$")

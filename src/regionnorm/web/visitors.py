@@ -168,7 +168,7 @@ class Visitor:
         as a photo, does not get a second ``-filled``.
         """
         stem = Path(parent.origin.name).stem
-        found = re.fullmatch(r"(.+?)-filled(?:-(\d{1,3}))?", stem)
+        found = re.fullmatch(r"(.+?)-filled(?:-([0-9]{1,3}))?", stem)
         stem, first = (found[1], int(found[2] or 1)) if found else (stem, 0)
         with self._lock:
             number = self._names[stem] = max(self._names[stem], first) + 1
@@ -293,7 +293,7 @@ class Store:
     def hide_folders(self, text: str) -> str:
         """Remove from a message where files lie; their names stay."""
         for root in (self.private, self.public):
-            text = re.sub(rf"{re.escape(str(root))}(?:(?:/[\w-]+)*/|\b)", "", text)
+            text = re.sub(rf"{re.escape(str(root))}(?:(?:/[A-Za-z0-9_-]+)*/|\b)", "", text)
         return text
 
 
