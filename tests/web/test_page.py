@@ -21,6 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.imaging import read_image, read_mask
+from regionnorm.masks.check import CheckedMask
+from regionnorm.photo import Photo
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 
@@ -438,6 +440,86 @@ def test_keyboard_alone_chooses_paints_fills_compares_and_saves(page: Page, tmp_
     assert saved.value.suggested_filename == "rocket-filled.png"
 
 
+def test_control_and_enter_fill_and_escape_leaves_wherever_the_hand_is(
+    page: Page, photo: Path
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    # Escape closes a menu, and whoever was in it is at its button again.
+    for name in (".rn-find", ".rn-edge", ".rn-menu"):
+        page.locator(f"{name} summary").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(f"{name} .rn-list")).to_be_visible()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Escape")
+        expect(page.locator(f"{name} .rn-list")).to_be_hidden()
+        expect(page.locator(f"{name} summary")).to_be_focused()
+    # It drops a stroke, and a border that is being drawn.
+    [at, to] = place(page, (0.3, 0.3), (0.5, 0.4))
+    page.mouse.move(*at)
+    page.mouse.down()
+    page.mouse.move(*to)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert steps(page) == ["picture"]
+    page.keyboard.press("x")
+    x, y = handle_at(page, "right")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=3)
+    assert page.evaluate("regionnorm.frame.margins[2]") > 0
+    page.keyboard.press("Escape")
+    page.mouse.move(x + 80, y)
+    page.mouse.up()
+    assert steps(page) == ["picture"]
+    assert page.evaluate("regionnorm.frame.margins") == [0, 0, 0, 0]
+    field = page.locator(".rn-margins input[name=left]")
+    field.fill("70")
+    field.press("Escape")
+    expect(field).to_have_value("0")
+    field.fill("40")
+    field.press("Control+Enter")
+    page.wait_for_function("regionnorm.timeline.picture.width === 340")
+
+
+@pytest.mark.parametrize(
+    ("side", "more", "less"),
+    [
+        ("left", ("ArrowLeft", "ArrowUp"), ("ArrowRight", "ArrowDown")),
+        ("right", ("ArrowRight", "ArrowUp"), ("ArrowLeft", "ArrowDown")),
+        ("top", ("ArrowUp", "ArrowRight"), ("ArrowDown", "ArrowLeft")),
+        ("bottom", ("ArrowDown", "ArrowRight"), ("ArrowUp", "ArrowLeft")),
+    ],
+)
+def test_handles_are_sliders_whose_border_goes_where_the_arrow_points(
+    page: Page,
+    tmp_path: Path,
+    make_photo: Maker,
+    side: str,
+    more: tuple[str, str],
+    less: tuple[str, str],
+) -> None:
+    make_photo(100, 100).save(tmp_path / "square.png")
+    open_photo(page, tmp_path / "square.png")
+    page.keyboard.press("x")
+    handle = page.locator(f".rn-handle[data-side={side}]")
+    for key, amount in (
+        (more[0], 2),
+        (more[1], 4),
+        (less[0], 2),
+        (less[1], 0),
+        (less[0], 0),
+        ("PageUp", 10),
+        (f"Shift+{more[0]}", 20),
+        ("PageDown", 10),
+        ("End", 100),
+        ("PageUp", 100),
+        ("Home", 0),
+    ):
+        handle.press(key)
+        expect(handle).to_have_attribute("aria-valuenow", str(amount))
+
+
 def test_eraser_undo_redo_clear_and_shortcuts(page: Page, photo: Path) -> None:
     open_photo(page, photo)
     by_hand(page)
@@ -481,7 +563,7 @@ def thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def selected(page: Page, count: int) -> npt.NDArray[np.bool_]:
     page.wait_for_function(
         f"regionnorm.timeline.items.length === {count}"
-        " && !document.querySelector('.rn-opening') && !regionnorm.view.stroke"
+        " && !regionnorm.finding.line.length && !regionnorm.view.stroke"
     )
     return mask_of(page)
 
@@ -536,6 +618,150 @@ def test_object_is_selected_by_touch_and_by_keyboard_and_filled_at_once(
             page.keyboard.press(key)
         found = selected(page, 1)
         assert found[65:135, 105:195].mean() > 0.95 and found.mean() < 0.16
+
+
+def test_growth_set_during_or_after_an_automatic_fill_fills_the_grown_object_anew(
+    page: Page, thing: Path, fill: Fill
+) -> None:
+    open_photo(page, thing)
+    page.keyboard.press("s")
+    grow = page.locator(".rn-grow input")
+    grow.fill("0")
+    page.locator(".rn-brush input").fill("120")
+    with fill.held():
+        paint(page, (0.42, 0.45), (0.6, 0.55))
+        page.wait_for_function("regionnorm.fills.running?.job")
+        grow.fill("20")
+        page.wait_for_function("regionnorm.timeline.items[0]?.grown === 20")
+    settle(page, 1)
+    box = "regionnorm.timeline.picture.box"
+    assert steps(page) == ["picture", "mask", "picture"]
+    assert page.evaluate(box)[:2] == pytest.approx([94, 54], abs=1)
+    grow.fill("0")
+    settle(page, 2)
+    # One step of the history, as if it had been so from the beginning.
+    assert steps(page) == ["picture", "mask", "picture"]
+    assert page.evaluate(box)[:2] == pytest.approx([100, 60], abs=2)
+    assert not page.evaluate("regionnorm.timeline.canRedo")
+    page.locator("[data-do=undo]").click()
+    assert mask_of(page).sum() == pytest.approx(8000, rel=0.02)
+    page.locator("[data-do=undo]").click()
+    assert not mask_of(page).any()
+
+
+def test_growth_leaves_what_was_filled_by_hand_and_what_is_not_the_last(
+    page: Page, thing: Path
+) -> None:
+    open_photo(page, thing)
+    by_hand(page)
+    page.keyboard.press("s")
+    paint(page, (0.42, 0.45), (0.6, 0.55))
+    selected(page, 1)
+    page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator(".rn-grow input").fill("20")
+    page.locator(".rn-auto input").check()
+    page.keyboard.press("b")
+    paint(page, (0.05, 0.05), (0.1, 0.05))
+    settle(page, 2)
+    page.keyboard.press("s")
+    page.locator(".rn-grow input").fill("10")
+    page.wait_for_timeout(50)
+    assert [url for url in asked if "selections" in url] == []
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+class Search:
+    """What finds marks, held back until it is let go."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def __call__(self, photo: Photo, rule: str) -> CheckedMask:
+        assert self.go_on.wait(60)
+        hole = np.zeros(photo.size[::-1], bool)
+        hole[10:20, 10:20] = True
+        return CheckedMask(hole)
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
+    made = Search()
+    monkeypatch.setattr("regionnorm.web.handlers.make_mask", made)
+    yield made
+    made.go_on.set()
+
+
+def find(page: Page, what: str) -> None:
+    page.locator(".rn-find summary").click()
+    page.locator(f"[data-do={what}]").click()
+
+
+def test_finds_go_one_after_the_other_are_said_and_filled_when_they_have_come(
+    page: Page, thing: Path, search: Search
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_photo(page, thing)
+    by_hand(page)
+    find(page, "scratches")
+    said = page.locator(".rn-finding [role=status]")
+    expect(said).to_have_text("Looking for scratches…")
+    button = page.locator(".rn-find summary")
+    expect(button).to_have_text("Finding…")
+    expect(button).to_have_attribute("aria-disabled", "true")
+    button.click()
+    expect(page.locator(".rn-find .rn-list")).to_be_hidden()
+    for name in ("scratches", "text"):
+        expect(page.locator(f"[data-do={name}]")).to_be_disabled()
+    page.keyboard.press("s")
+    for _ in range(2):
+        paint(page, (0.42, 0.45), (0.6, 0.55))
+    expect(said).to_have_text("Looking for scratches… · 2 more after it")
+    page.keyboard.press("Control+Enter")
+    assert len([url for url in asked if "rule=" in url or "selections" in url]) == 1
+    search.go_on.set()
+    settle(page, 1)
+    assert steps(page) == ["picture", "mask", "mask", "mask", "picture"]
+    expect(page.locator(".rn-finding")).to_be_hidden()
+    expect(button).to_have_text("Find")
+    expect(page.locator("[data-do=text]")).to_be_enabled()
+
+
+def test_what_is_being_found_is_left_by_escape(page: Page, thing: Path, search: Search) -> None:
+    open_photo(page, thing)
+    find(page, "text")
+    expect(page.locator(".rn-finding")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".rn-finding")).to_be_hidden()
+    find(page, "scratches")
+    search.go_on.set()
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    assert steps(page) == ["picture", "mask"]
+    expect(page.locator(".rn-said:visible")).to_have_count(0)
+
+
+def test_mask_that_comes_when_the_photo_is_another_is_said_and_after_a_fill_it_still_fits(
+    page: Page, photo: Path, thing: Path, search: Search
+) -> None:
+    open_photo(page, photo)
+    find(page, "scratches")
+    paint(page, (0.5, 0.5), (0.6, 0.5))
+    settle(page, 1)
+    search.go_on.set()
+    page.wait_for_function("regionnorm.timeline.items.length === 1")
+    assert steps(page) == ["picture", "stroke", "picture", "mask"]
+    search.go_on.clear()
+    find(page, "scratches")
+    expect(page.locator(".rn-finding")).to_be_visible()
+    open_photo(page, thing)
+    search.go_on.set()
+    expect(page.locator("[data-place=photo]")).to_contain_text("The photo has changed meanwhile.")
+    assert page.evaluate("regionnorm.timeline.items") == []
 
 
 # --- one picture ---------------------------------------------------------------------------------
@@ -1053,6 +1279,26 @@ def test_everything_has_a_name_and_can_be_read_in_the_light_and_in_the_dark(
     page.locator(".rn-menu").evaluate("menu => (menu.open = true)")
     for dark in (False, True):
         assert page.evaluate(_CONTRAST, dark) == []
+
+
+def test_size_and_what_is_added_and_painted_are_read_whole_on_a_phone(
+    browser: Browser, address: str, tmp_path: Path, make_photo: Maker
+) -> None:
+    make_photo(400, 300).resize((4000, 3000)).save(tmp_path / "large.jpg", quality=60)
+    with visit(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        open_photo(page, tmp_path / "large.jpg")
+        by_hand(page)
+        paint(page, (0.2, 0.3), (0.8, 0.3))
+        page.locator("[data-tool=expand]").click()
+        page.locator(".rn-margins input[name=left]").fill("1200")
+        page.locator(".rn-margins input[name=left]").press("Enter")
+        line = page.locator(".rn-size")
+        expect(line).to_contain_text("4000 × 3000 → 5200 × 3000 · ")
+        expect(line).to_contain_text("painted")
+        seen = "one => [one.scrollWidth <= one.clientWidth, one.scrollHeight <= one.clientHeight]"
+        assert line.evaluate(seen) == [True, True]
+        bar = page.locator(".rn-top").bounding_box()
+        assert bar and bar["height"] < 60
 
 
 def test_tools_take_two_rows_on_a_phone_before_and_after_a_fill(

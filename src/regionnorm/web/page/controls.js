@@ -13,14 +13,15 @@ export class Controls {
       in: () => this.page.view.zoom(1.5, ...this.centre()),
       out: () => this.page.view.zoom(1 / 1.5, ...this.centre()),
       fit: () => this.page.view.fit(),
-      fill: () => this.page.fills.fill(),
+      fill: () => this.page.fill(),
       another: () => this.page.fills.another(),
       cancel: () => this.page.fills.cancel(),
+      stop: () => this.page.finding.cancel(),
       download: () => this.page.download(),
       load: () => this.chooseMask(''),
       inverted: () => this.chooseMask('invert=1'),
-      scratches: () => this.page.addMask('rule=auto:scratches'),
-      text: () => this.page.addMask('rule=auto:text'),
+      scratches: () => this.page.findMask('auto:scratches', 'scratches'),
+      text: () => this.page.findMask('auto:text', 'text'),
       save: () => this.page.saveMask(),
       batch: () => this.page.batch.open(),
       regions: () => this.page.showRegions(),
@@ -33,8 +34,7 @@ export class Controls {
     this.act = act;
     this.page.element.addEventListener('click', (event) => {
       const button = event.target.closest('button');
-      for (const menu of this.page.element.querySelectorAll('.rn-menu[open], .rn-pop[open]'))
-        if (!menu.contains(event.target) || event.target.closest('.rn-list button')) menu.open = false;
+      this.closeMenus((menu) => !menu.contains(event.target) || event.target.closest('.rn-list button'));
       if (!button) return;
       if (button.dataset.tool) this.choose(button.dataset.tool);
       if (button.dataset.do) act[button.dataset.do]?.(button);
@@ -46,7 +46,7 @@ export class Controls {
       target.value = '';
     });
     this.page.find('.rn-mask-file').addEventListener('change', ({ target }) => {
-      if (target.files[0]) this.page.addMask(`${this.maskQuery}&name=${encodeURIComponent(target.files[0].name)}`, target.files[0]);
+      if (target.files[0]) this.page.loadMask(`${this.maskQuery}&name=${encodeURIComponent(target.files[0].name)}`, target.files[0]);
       target.value = '';
     });
     this.page.brush.addEventListener('input', () => {
@@ -78,6 +78,21 @@ export class Controls {
       button.setAttribute('aria-pressed', button.dataset.tool === tool);
     this.page.element.dataset.mode = tool;
     this.page.frame.show();
+  }
+
+  // Close those menus; who was in one is at its button again. Returns whether one was open.
+  closeMenus(which = () => true) {
+    const open = [...this.page.element.querySelectorAll('.rn-menu[open], .rn-pop[open]')].filter(which);
+    for (const menu of open) {
+      if (menu.contains(document.activeElement)) menu.querySelector('summary').focus();
+      menu.open = false;
+    }
+    return open.length > 0;
+  }
+
+  escape() {
+    const { frame, hand, finding, fills } = this.page;
+    return this.closeMenus() || frame.drop() || hand.drop() || finding.cancel() || fills.cancel();
   }
 
   soften(step) {
@@ -116,15 +131,19 @@ export class Controls {
       c: () => this.page.holdBefore(this.page.timeline.filled),
       Delete: act.clear,
       '?': act.help,
-      Escape: () => this.page.hand.dropKeyboard() || this.page.fills.cancel(),
+      Escape: () => this.escape(),
     };
     const controlKeys = { z: act.undo, y: act.redo, Z: act.redo, s: act.download, Enter: act.fill };
     let walks = false;
     document.addEventListener('pointerdown', () => (walks = false), true);
     document.addEventListener('keydown', (event) => {
       walks ||= event.key === 'Tab';
-      const typing = event.target.closest?.('textarea, select, input:not([type=range], [type=checkbox]), dialog');
-      if (typing || event.altKey || !this.page.element.isConnected) return;
+      if (event.target.closest?.('dialog') || event.altKey || !this.page.element.isConnected) return;
+      const controls = event.ctrlKey || event.metaKey;
+      const typing = event.target.closest?.('textarea, select, input:not([type=range], [type=checkbox])');
+      if (typing && !(event.key === 'Escape' || (controls && event.key === 'Enter'))) return;
+      // What is typed holds, though the field is not left.
+      if (typing && event.key === 'Enter') typing.dispatchEvent(new Event('change'));
       if (event.key === ' ') {
         // Who walks with the keyboard presses what is marked; who clicked it means the photo.
         if (walks && event.target.closest?.('button, input, summary, a')) return;
@@ -133,7 +152,7 @@ export class Controls {
         this.page.stage.classList.add('rn-space');
         return;
       }
-      const action = (event.ctrlKey || event.metaKey ? controlKeys : keys)[event.key];
+      const action = (controls ? controlKeys : keys)[event.key];
       if (!action) return;
       event.preventDefault();
       if (event.key === 'Enter') this.page.hand.liftKeyboard();

@@ -3,6 +3,7 @@
 const SIDES = ['left', 'top', 'right', 'bottom'];
 const SNAP = 5; // screen pixels from the photo's own border that are taken for none
 const STEP = 0.02; // of the photo's side, by an arrow key
+const PAGE = 5; // such steps, with Shift or by Page Up and Page Down
 const EDGE = 16; // screen pixels that a handle stays inside the stage
 
 export class Frame {
@@ -12,11 +13,13 @@ export class Frame {
     this.beyond = page.find('.rn-beyond');
     this.handles = SIDES.map((side) => page.find(`.rn-handle[data-side=${side}]`));
     this.fields = SIDES.map((side) => page.find(`.rn-margins input[name=${side}]`));
-    this.drawn = null; // while a handle is dragged: the margins as they are shown
+    this.held = null; // a handle that is dragged: {side, at, margin}
+    this.drawn = null; // the margins as they are shown meanwhile
     this.handles.forEach((handle, side) => this.connect(handle, side));
-    this.fields.forEach((field, side) =>
-      field.addEventListener('change', () => this.set(side, Math.round(Number(field.value) || 0))),
-    );
+    this.fields.forEach((field, side) => {
+      field.addEventListener('change', () => this.set(side, Math.round(Number(field.value) || 0)));
+      field.addEventListener('keydown', (event) => event.key === 'Escape' && this.show());
+    });
   }
 
   // Pixels of the photo to add on the left, top, right and bottom.
@@ -48,34 +51,51 @@ export class Frame {
 
   connect(handle, side) {
     const [axis, sign] = [side % 2 ? 'clientY' : 'clientX', side < 2 ? -1 : 1];
-    let began = null;
     handle.addEventListener('pointerdown', (event) => {
       if (event.button) return;
       handle.setPointerCapture(event.pointerId);
-      began = { at: event[axis], margin: this.margins[side] };
+      this.held = { side, at: event[axis], margin: this.margins[side] };
     });
     handle.addEventListener('pointermove', (event) => {
-      if (!began) return;
+      if (this.held?.side !== side) return;
       const { scale } = this;
-      const amount = Math.round(began.margin + (sign * (event[axis] - began.at)) / scale);
+      const amount = Math.round(this.held.margin + (sign * (event[axis] - this.held.at)) / scale);
       this.drawn = this.with(side, amount * scale < SNAP ? 0 : amount);
       this.show();
     });
     handle.addEventListener('pointerup', () => {
-      if (began && this.drawn) this.set(side, this.drawn[side]);
-      began = null;
+      if (this.held && this.drawn) this.set(side, this.drawn[side]);
+      this.held = null;
     });
-    handle.addEventListener('pointercancel', () => {
-      [began, this.drawn] = [null, null];
-      this.show();
-    });
+    handle.addEventListener('pointercancel', () => this.drop());
     handle.addEventListener('keydown', (event) => {
-      const outward = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, -1], ArrowDown: [1, 1] }[event.key];
-      if (!outward || outward[0] !== side % 2) return;
+      const amount = this.amountBy(event, side);
+      if (amount === undefined) return;
       event.preventDefault();
-      const step = Math.max(1, Math.round(STEP * this.most(side))) * (event.shiftKey ? 5 : 1);
-      this.set(side, this.margins[side] + outward[1] * sign * step);
+      this.set(side, amount);
     });
+  }
+
+  // Let go of a handle as if nobody had taken it. Returns whether somebody had.
+  drop() {
+    if (!this.held) return false;
+    [this.held, this.drawn] = [null, null];
+    this.show();
+    return true;
+  }
+
+  // What a key makes of a margin, as it does of any slider; those on the left and at the bottom run
+  // outward, so that their border goes where the arrow points.
+  amountBy({ key, shiftKey }, side) {
+    const [now, most] = [this.margins[side], this.most(side)];
+    const step = Math.max(1, Math.round(STEP * most));
+    const arrow = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1 }[key];
+    if (arrow) {
+      const along = ['ArrowUp', 'ArrowDown'].includes(key) === Boolean(side % 2);
+      const turned = along && ['left', 'bottom'].includes(SIDES[side]);
+      return now + (turned ? -arrow : arrow) * step * (shiftKey ? PAGE : 1);
+    }
+    return { Home: 0, End: most, PageUp: now + PAGE * step, PageDown: now - PAGE * step }[key];
   }
 
   // Screen pixels for a pixel of the photo.

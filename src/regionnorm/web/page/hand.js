@@ -34,7 +34,7 @@ export class Hand {
   }
 
   onPhoto(event) {
-    return this.page.ready() && !event.target.closest('button, input, label, a, .rn-said, .rn-progress');
+    return this.page.ready() && !event.target.closest('button, input, label, a, .rn-said, .rn-progress, .rn-finding');
   }
 
   place(event) {
@@ -214,6 +214,18 @@ export class Hand {
     this.keyboard.gesture = null;
     gesture.end();
     this.showKeyboard();
+  }
+
+  // Leave what is begun, by pointer or by keyboard, undone. Returns whether anything was.
+  drop() {
+    const held = this.gesture;
+    if (held) {
+      held.drop();
+      this.gesture = null;
+      this.pointers.clear();
+      this.stage.classList.remove('rn-panning');
+    }
+    return this.dropKeyboard() || Boolean(held);
   }
 
   dropKeyboard() {

@@ -4,6 +4,7 @@ import { Batch, save } from './batch.js';
 import { Bitmaps } from './bitmaps.js';
 import { Controls } from './controls.js';
 import { Fills } from './fills.js';
+import { Finding } from './finding.js';
 import { Frame } from './frame.js';
 import { Hand } from './hand.js';
 import { shareOf, wholeMask } from './mask.js';
@@ -41,6 +42,7 @@ class Page {
     this.view = new View(this.stage, (layers) => this.bitmaps.sharpen(layers));
     this.view.onDraw = () => this.drawn();
     this.fills = new Fills(element, this);
+    this.finding = new Finding(this);
     this.selection = new Selection(this);
     this.frame = new Frame(this);
     const page = this;
@@ -94,23 +96,33 @@ class Page {
 
   // --- masks -------------------------------------------------------------------------------------
 
-  async addMask(query, file) {
+  loadMask(query, file) {
+    return this.addMask(query, file, 'Loading the mask', { again: 'Load the mask again.' });
+  }
+
+  findMask(rule, what) {
+    return this.addMask(`rule=${rule}`, undefined, `Looking for ${what}`, { again: 'Find again.', kind: 'find' });
+  }
+
+  addMask(query, file, words, { again, kind }) {
     this.say('photo', '');
-    const picture = this.timeline.picture;
+    const { picture } = this.timeline;
     if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
-    this.element.classList.add('rn-opening');
-    try {
-      const told = await this.server.ask('POST', `pictures/${picture.number}/masks?${query}`, file);
-      await this.bitmaps.loadMask(told.mask, picture, told.soft);
-      if (this.timeline.picture !== picture) return undefined;
-      this.timeline.add({ kind: 'mask', number: told.mask, soft: told.soft });
-      if (told.warnings.length) this.say('photo', `The mask is loaded. Note: ${told.warnings.join('. ')}.`);
-    } catch (error) {
-      this.say('photo', error.message);
-    } finally {
-      this.element.classList.remove('rn-opening');
-    }
-    return undefined;
+    const work = async (signal) => {
+      try {
+        const told = await this.server.ask('POST', `pictures/${picture.number}/masks?${query}`, file, signal);
+        await this.bitmaps.loadMask(told.mask, picture, told.soft);
+        signal.throwIfAborted();
+        if (!this.timeline.takes(picture)) throw new Error(`The photo has changed meanwhile. ${again}`);
+        this.timeline.add({ kind: 'mask', number: told.mask, soft: told.soft });
+        if (told.warnings.length) this.say('photo', `The mask is loaded. Note: ${told.warnings.join('. ')}.`);
+        return true;
+      } catch (error) {
+        if (error.name !== 'AbortError') this.say('photo', error.message);
+        return false;
+      }
+    };
+    return this.finding.add(words, work, kind);
   }
 
   async saveMask() {
@@ -149,6 +161,11 @@ class Page {
     }
     if (this.saves && done) this.download();
     this.saves = false;
+  }
+
+  // What is being found is filled, too.
+  async fill() {
+    if (await this.finding.all()) this.fills.fill();
   }
 
   undo() {
@@ -206,7 +223,8 @@ class Page {
     enable('fill', !fills.running);
     enable('another', !fills.running);
     enable('download', picture);
-    for (const name of ['in', 'out', 'fit', 'save', 'scratches', 'text', 'load', 'inverted']) enable(name, picture);
+    for (const name of ['in', 'out', 'fit', 'save', 'load', 'inverted']) enable(name, picture);
+    for (const name of ['scratches', 'text']) enable(name, picture && !this.finding.has('find'));
     const { filled } = timeline;
     for (const selector of ['[data-do=another]', '[data-do=compare]', '.rn-compare']) this.find(selector).hidden = !filled;
     this.find('.rn-download').classList.toggle('rn-strong', filled);
@@ -256,9 +274,11 @@ class Page {
         const { timeline } = this;
         const { items } = timeline;
         const share = items.length ? shareOf(items, picture.canvas, this.view.masks) : 0;
-        const added = timeline.margins.some(Boolean) ? ` → ${wider(picture, timeline.margins)}` : '';
-        const painted = share ? ` · ${(100 * share).toFixed(share < 0.1 ? 1 : 0)} % painted` : '';
-        size.textContent = `${picture.width} × ${picture.height}${added}${painted}`;
+        const parts = [`${picture.width} × ${picture.height}`];
+        if (timeline.margins.some(Boolean)) parts.push(`→ ${wider(picture, timeline.margins)}`);
+        if (share) parts.push(`· ${(100 * share).toFixed(share < 0.1 ? 1 : 0)} % painted`);
+        // On a phone it takes several lines, each a part.
+        size.textContent = parts.map((part) => part.replaceAll(' ', '\u00a0')).join(' ');
       }, 120);
   }
 

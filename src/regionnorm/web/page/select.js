@@ -5,51 +5,79 @@ import { exportMask } from './mask.js';
 const CLICK = 0.3; // of what is in sight: how wide a click's object may be
 
 export class Selection {
-  // `page` has `server`, `timeline`, `view`, `bitmaps`, `fills`, `auto`, `grow` and `say(place, text)`.
+  // `page` has `server`, `timeline`, `view`, `bitmaps`, `fills`, `finding`, `auto`, `grow` and
+  // `say(place, text)`.
   constructor(page) {
     this.page = page;
+    this.refills = false; // whether a fill was stopped for what is to be found
     page.grow.addEventListener('change', () => this.again());
   }
 
-  // Put what the stroke means in its place, or in that of `old`, which meant it before.
-  async take(stroke, old = null) {
-    const { timeline, view, server, say } = this.page;
-    const picture = timeline.picture;
-    const turn = (this.turn = {});
-    if (!old) view.stroke = stroke; // seen until there is more to see
-    this.page.element.classList.add('rn-opening');
+  // Put what the stroke means in its place.
+  async take(stroke) {
+    const { timeline, view, say, finding } = this.page;
+    const { picture } = timeline;
+    view.pending = [...view.pending, stroke]; // seen until there is more to see
+    view.refresh('mask');
     say('fill', '');
+    const found = await finding.add('Selecting', (signal) => this.find(stroke, picture, null, signal));
+    view.pending = view.pending.filter((one) => one !== stroke);
+    view.refresh('mask');
+    if (found) this.again(); // the slider may have been moved meanwhile
+  }
+
+  // The last selection grows or shrinks as the slider was moved; where it is filled at once, it is
+  // filled anew.
+  again() {
+    const { timeline, view, fills, auto, finding } = this.page;
+    const { last } = timeline;
+    if (!last?.from || last.grown === Number(this.page.grow.value) || view.pending.length) return;
+    const filled = last !== timeline.steps[timeline.at - 1];
+    if (filled && !auto.checked) return; // the slider is set for the next one
+    const runs = fills.running?.mark === last;
+    if (runs) fills.cancel();
+    this.refills ||= runs || filled;
+    const picture = timeline.paintedOn(last);
+    finding.add('Selecting', (signal) => this.find(last.from, picture, last, signal), 'again').then((found) => this.refill(found));
+  }
+
+  refill(found) {
+    const { timeline, fills, finding } = this.page;
+    if (found) this.again();
+    if (!this.refills || finding.has('again')) return;
+    this.refills = false;
+    if (timeline.items.at(-1)?.from) fills.fill(true);
+  }
+
+  // Find what a stroke on a picture means, in the place of `old`, which meant it before.
+  async find(stroke, picture, old, signal) {
+    const { timeline, say, fills, auto } = this.page;
     try {
-      const part = await exportMask([this.meant(stroke, picture.canvas)], picture.canvas, view.masks);
-      if (!part) return; // beside the photo
-      const box = around(stroke, picture.canvas);
-      const grown = Number(this.page.grow.value);
-      const pixels = Math.round((grown * Math.max(picture.width, picture.height)) / 1000);
-      const query = `left=${part.left}&top=${part.top}&grow=${pixels}${box ? `&box=${box}` : ''}`;
-      const told = await server.ask('POST', `pictures/${picture.number}/selections?${query}`, part.blob);
-      await this.page.bitmaps.loadMask(told.mask, picture);
-      const now = timeline.picture;
-      if (now !== picture) {
-        if (old) return;
-        // A fill that came meanwhile leaves the other pixels as they were.
-        if (now.origin !== picture.origin || String(now.canvas) !== String(picture.canvas))
-          throw new Error('The photo has changed meanwhile. Select it again.');
-      }
-      if (old) {
-        // Who has gone on meanwhile has seen enough of it.
-        if (this.turn !== turn || timeline.steps[timeline.at - 1] !== old) return;
-        timeline.undo();
-      }
-      const step = { kind: 'mask', number: told.mask, from: stroke, grown };
-      timeline.add(step);
-      if (this.page.auto.checked && !old) this.page.fills.painted(step);
+      const step = await this.ask(stroke, picture, signal);
+      if (!step) return false;
+      if (!old && !timeline.takes(picture)) throw new Error('The photo has changed meanwhile. Select it again.');
+      if (!old) timeline.add(step);
+      else if (!timeline.replace(old, step)) this.refills = false; // who has gone on has seen enough of it
+      if (auto.checked && !old) fills.painted(step);
+      return true;
     } catch (error) {
-      say('fill', error.message);
-    } finally {
-      if (view.stroke === stroke) view.stroke = null;
-      view.refresh('mask');
-      if (this.turn === turn) this.page.element.classList.remove('rn-opening');
+      if (error.name !== 'AbortError') say('fill', error.message);
+      return false;
     }
+  }
+
+  async ask(stroke, picture, signal) {
+    const { view, server, bitmaps } = this.page;
+    const part = await exportMask([this.meant(stroke, picture.canvas)], picture.canvas, view.masks);
+    if (!part) return null; // beside the photo
+    const box = around(stroke, picture.canvas);
+    const grown = Number(this.page.grow.value);
+    const pixels = Math.round((grown * Math.max(picture.width, picture.height)) / 1000);
+    const query = `left=${part.left}&top=${part.top}&grow=${pixels}${box ? `&box=${box}` : ''}`;
+    const told = await server.ask('POST', `pictures/${picture.number}/selections?${query}`, part.blob, signal);
+    await bitmaps.loadMask(told.mask, picture);
+    signal.throwIfAborted();
+    return { kind: 'mask', number: told.mask, from: stroke, grown };
   }
 
   // A click says nothing of how large the object is: what is in sight does.
@@ -59,13 +87,6 @@ export class Selection {
     const { view } = this.page;
     const seen = Math.max(Math.min(size[0], view.width / view.scale), Math.min(size[1], view.height / view.scale));
     return { ...rest, points, width: moved < width / 2 ? Math.max(width, CLICK * seen) : width };
-  }
-
-  // The last selection grows or shrinks as the slider was moved.
-  again() {
-    const { timeline } = this.page;
-    const last = timeline.items.at(-1);
-    if (last?.from) this.take(last.from, last);
   }
 }
 

@@ -30,8 +30,8 @@ export class Server {
     return new URL(parts, this.base).href;
   }
 
-  async ask(method, path, body) {
-    return (await this.fetch(method, path, body)).json();
+  async ask(method, path, body, signal) {
+    return (await this.fetch(method, path, body, signal)).json();
   }
 
   async fetch(method, path, body, signal) {

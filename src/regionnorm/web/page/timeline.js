@@ -32,6 +32,33 @@ export class Timeline {
     return items.slice(items.map((item) => item.kind).lastIndexOf('clear') + 1);
   }
 
+  // What was painted last, even where it is filled by now.
+  get last() {
+    const [before, last] = [this.steps[this.at - 2], this.steps[this.at - 1]];
+    return before && last.picture && last.picture.parent === this.paintedOn(before)?.number ? before : last;
+  }
+
+  // The picture that a step was painted on.
+  paintedOn(step) {
+    return this.steps.slice(0, this.steps.lastIndexOf(step, this.at - 1)).findLast((one) => one.kind === 'picture')?.picture;
+  }
+
+  // Whether a mask of a picture lies where it should on the current one: a fill that came meanwhile
+  // leaves the other pixels as they were.
+  takes(picture) {
+    const place = ({ origin, canvas, frame }) => [origin, canvas, frame].join();
+    return Boolean(this.picture) && place(this.picture) === place(picture);
+  }
+
+  // Put a step in the place of the one that was painted last; a fill of that is taken back. Returns
+  // false where more was done meanwhile.
+  replace(old, step) {
+    if (this.last !== old) return false;
+    this.at = this.steps.lastIndexOf(old, this.at - 1);
+    this.add(step);
+    return true;
+  }
+
   // What is to be added to the current picture.
   get margins() {
     return this.items.findLast((item) => item.kind === 'expand')?.margins ?? [0, 0, 0, 0];
@@ -62,7 +89,7 @@ export class Timeline {
   insert(mark, picture) {
     const index = this.steps.lastIndexOf(mark, this.at - 1);
     if (index < 0 || this.steps.slice(index + 1, this.at).some((step) => step.kind === 'picture')) return false;
-    const before = this.steps.slice(0, index + 1).findLast((step) => step.kind === 'picture').picture;
+    const before = mark.picture ?? this.paintedOn(mark);
     this.steps.splice(this.at); // what was undone meanwhile belongs to the picture before
     if (picture.grown.some(Boolean)) {
       const later = this.steps.splice(index + 1).flatMap((step) => moved(step, before, picture));

@@ -23,6 +23,7 @@ export class View {
     this.roomy = false; // whether the border is to be drawn outward
     this.hard = false; // whether soft edges are shown as hard ones
     this.items = [];
+    this.pending = []; // strokes whose meaning is being found
     this.masks = new Map();
     this.split = 0; // share of the stage's width, from the left, that shows `before`
     this.holdsBefore = false;
@@ -190,6 +191,7 @@ export class View {
     this.clipToPhoto();
     if (!this.stroke || !this.drawBelow())
       drawItems(this.maskPen, this.items, this.masks, this.scale * this.ratio, this.hard);
+    for (const stroke of this.pending) drawStroke(this.maskPen, stroke, 0, this.hard);
     if (this.stroke) drawStroke(this.maskPen, this.stroke, 0, this.hard);
     this.maskPen.restore();
   }
