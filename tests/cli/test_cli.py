@@ -277,7 +277,7 @@ def test_select_writes_the_mask_of_what_a_stroke_goes_over(
     assert run_cli(*arguments, "--box", "38,28,92,72", "--grow", -2, "--overwrite")[0] == 0
     assert read_mask(out).sum() == pytest.approx(46 * 36, rel=0.03)
     for more, words in (
-        ((), "mask.png exists; allow replacing it with --overwrite"),
+        ((), "mask.png exists; allow replacing it (--overwrite)"),
         (("--overwrite", "--box", "1,2,3"), "--box is '1,2,3'"),
         (("--overwrite", "--point", "x,2"), "--point is 'x,2'"),
         (("--overwrite",), "nothing is painted; give a scribble"),

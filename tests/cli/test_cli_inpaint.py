@@ -54,6 +54,23 @@ def test_warnings_name_the_photo_on_stderr_and_do_not_fail(
     assert "JPEG noise" in err and err.count("\n") == 1
 
 
+def test_what_the_library_advises_is_told_with_the_flag_that_does_it(
+    run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Callable[..., Image.Image]
+) -> None:
+    make_mask(40, 30).save(tmp_path / "small.png")
+    code, _, err = run_cli(
+        "inpaint", photo, "-m", tmp_path / "small.png", "--preview", tmp_path / "hole.png"
+    )
+    assert code != 0 and "or have it scaled (--fit-mask)" in err
+    package = Path(console.__file__).parents[1]
+    rooms = ("masks", "filling", "web", "cli")
+    library = [
+        path.read_text("utf-8") for room in rooms for path in package.glob(f"{room}/**/*.py")
+    ]
+    for advice in console.FLAGS:
+        assert sum(advice in text for text in library) >= 2, advice
+
+
 def test_the_mask_options_work_together(
     run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Maker, small_weights: Path
 ) -> None:

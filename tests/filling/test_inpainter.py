@@ -650,7 +650,7 @@ def test_results_are_replaced_only_on_request(tmp_path: Path, pair: tuple[Path, 
     target.write_bytes(b"precious")
     report = fill(pair[0].parent, pair[1].parent, target.parent)
     assert report == BatchReport(skipped=[pair[0]])
-    assert "--overwrite" in only_failure(fill(*pair, target))
+    assert "allow replacing it" in only_failure(fill(*pair, target))
     assert target.read_bytes() == b"precious"
     assert fill(*pair, target, overwrite=True).done == [target]
     assert read_image(target).size == (40, 30)

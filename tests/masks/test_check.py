@@ -54,7 +54,7 @@ def test_jpeg_noise_is_said(tmp_path: Path) -> None:
     disk().save(tmp_path / "mask.jpg", quality=60)
     checked = make_mask(Photo.from_image(disk()), tmp_path / "mask.jpg")
     [warning] = checked.warnings
-    assert "JPEG noise" in warning and "--dilate 2" in warning
+    assert "JPEG noise" in warning and "widen the mask" in warning
     assert (checked.hole != (np.asarray(disk()) > 127)).mean() < 0.01
 
 
@@ -79,7 +79,7 @@ def test_hard_masks_are_cut_at_half() -> None:
 
 def test_wide_grays_are_said() -> None:
     [warning] = check(disk().filter(ImageFilter.GaussianBlur(6))).warnings
-    assert "show as much of the fill" in warning and "--hard-mask" in warning
+    assert "show as much of the fill" in warning and "hard edges" in warning
 
 
 def test_a_soft_mask_grows_from_where_half_of_the_fill_shows() -> None:
@@ -101,7 +101,7 @@ def test_a_mask_that_looks_inverted_is_said_and_inverted_on_request() -> None:
     inverted = Image.fromarray(255 - np.asarray(disk()))
     checked = check(inverted)
     assert any("looks inverted" in warning for warning in checked.warnings)
-    assert "--invert-mask" in checked.warnings[0]
+    assert "invert the mask" in checked.warnings[0]
     repaired = check(inverted, invert=True)
     assert repaired == CheckedMask(repaired.hole)
     assert np.array_equal(repaired.hole, np.asarray(disk()) > 127)
@@ -206,7 +206,7 @@ def test_a_mask_that_ends_inside_an_objects_soft_edge_is_said(
             ).warnings
             for dilate in (0, 2, 4)
         }
-        assert "--dilate 2" in warnings[0][0]
+        assert "widen the mask by 2" in warnings[0][0]
         assert warnings[2] == warnings[4] == ()
 
 
@@ -220,7 +220,7 @@ def test_a_mask_that_ends_inside_an_objects_soft_edge_is_said(
         (Image.new("L", (120, 90), 255), {}, "white everywhere"),
         (Image.new("L", (120, 90), 255), {"invert": True}, "black everywhere"),
         (disk(), {"dilate": 200}, "white everywhere"),
-        (disk(60, 45), {}, "mask is 60x45 but the upright photo is 120x90.*--fit-mask"),
+        (disk(60, 45), {}, "mask is 60x45 but the upright photo is 120x90.*scaled"),
         (disk(90, 120), {}, "lies on its side"),
     ],
 )
@@ -255,7 +255,10 @@ def test_a_copy_of_the_photo_with_a_hole_suggests_what_works(
     painted, erased = photo.copy(), photo.convert("RGBA")
     painted.paste((255, 255, 255), (20, 20, 60, 60))
     erased.putalpha(Image.fromarray(255 - np.asarray(disk())))
-    for copy, words in ((painted, "copy of the photo.*difference"), (erased, "--mask alpha")):
+    for copy, words in (
+        (painted, "copy of the photo.*difference"),
+        (erased, "own transparent pixels"),
+    ):
         copy.save(tmp_path / "mask.png")
         with pytest.raises(ValueError, match=words) as error:
             make_mask(Photo.from_image(photo), tmp_path / "mask.png")

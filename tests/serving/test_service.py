@@ -173,13 +173,13 @@ def test_what_cannot_be_filled_is_one_line(
     assert words in reason
 
 
-def test_messages_name_the_forms_fields_and_no_options(
+def test_messages_name_no_options_of_the_command_line(
     service: int, make_photo: Maker, make_mask: Maker
 ) -> None:
     photo = png(make_photo(32, 24))
     status, _, content = ask(service, body=form(photo=photo, mask=png(make_mask(31, 24))))
     reason = json.loads(content)["error"]
-    assert status == 400 and "--" not in reason and "or fit_mask to scale it" in reason
+    assert status == 400 and "--" not in reason and "or have it scaled" in reason
     status, _, content = ask(service, body=form(photo=photo, rule="alpha"))
     assert status == 400 and "--" not in str(content)
 

@@ -393,7 +393,7 @@ def test_one_visitors_finds_hold_up_no_photo_no_fill_and_no_others_find(
         search.go_on.set()
         assert found.result(20).status_code == 200
         answers = [one.result(20) for one in asked]
-    # One at work and the latest; whatever waited between was told so, and its photo never looked at.
+    # One at work and the latest: whatever waited between was told so and never looked at.
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 10
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert "one thing after the other" in refused.json()["error"]

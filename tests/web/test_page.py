@@ -1114,7 +1114,7 @@ def test_a_loaded_mask_of_grays_stays_soft_through_a_reload_unless_hard_edges_ar
     by_hand(page)
     page.locator(".rn-mask-file").set_input_files(tmp_path / "mask.png")
     page.wait_for_function("regionnorm.timeline.items.length === 1")
-    expect(page.locator("[data-place=photo]")).to_contain_text("“Hard edges”")
+    expect(page.locator("[data-place=photo]")).to_contain_text("hard edges")
     assert abs(levels_of(page).astype(int) - given).max() <= 8
     page.reload()
     page.locator(".rn-app.rn-open").wait_for()

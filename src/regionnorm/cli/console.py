@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "FLAGS",
     "ClusterAddress",
     "Device",
     "FitMask",
@@ -35,6 +36,7 @@ __all__ = [
     "quiet_decoders",
     "run_progress",
     "wants_gpu",
+    "with_flags",
 ]
 
 ClusterAddress = Annotated[
@@ -69,6 +71,17 @@ Method = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]
 Weights = Annotated[str, typer.Option(help="default, a weights file or an .onnx file.")]
+
+FLAGS = {
+    "widen the mask by 2 pixels": "--dilate 2",
+    "invert the mask": "--invert-mask",
+    "have it scaled": "--fit-mask",
+    "hard edges": "--hard-mask",
+    "have the photo's own transparent pixels filled": "--mask alpha",
+    "allow replacing it": "--overwrite",
+    "choose another port or host": "--port, --host",
+}
+"""What the library advises, which knows of no command line, and the flags that do it."""
 
 
 def wants_gpu(device: str | None) -> bool | None:
@@ -242,7 +255,14 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """Print one line on stderr."""
     # Plain print: rich would wrap the line, and a path in it.
-    print(printable(" ".join(message.splitlines())), file=sys.stderr)
+    print(printable(with_flags(" ".join(message.splitlines()))), file=sys.stderr)
+
+
+def with_flags(message: str) -> str:
+    """Add the flags that do what the library advises."""
+    for advice, flag in FLAGS.items():
+        message = message.replace(advice, f"{advice} ({flag})")
+    return message
 
 
 def printable(text: object) -> str:

@@ -106,7 +106,7 @@ def _check_places(
                     f"the output {target} is also the {what} given; choose another place"
                 )
         if not overwrite:
-            raise ValueError(f"{target} exists; allow replacing it with --overwrite")
+            raise ValueError(f"{target} exists; allow replacing it")
     if as_place(output).suffix.lower() in (".jpg", ".jpeg"):
         raise ValueError(f"cannot save the mask as {output}: JPEG adds noise; use .png")
 

@@ -362,7 +362,7 @@ def _check_free(target: Place, settings: Settings) -> None:
             f"the result would replace {target}, a photo or mask; choose another output"
         )
     if not settings.overwrite:
-        raise FileExistsError(f"{target} exists; allow replacing it with --overwrite")
+        raise FileExistsError(f"{target} exists; choose another output, or allow replacing it")
 
 
 def _fill(inpainter: Fill, photo: Photo, mask: CheckedMask) -> Photo:

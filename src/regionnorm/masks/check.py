@@ -48,7 +48,7 @@ _LOSSY = ("JPEG", "MPO")
 _NO_MASK = "looks like a photo, over a third of its pixels are neither dark nor bright"
 _TIGHT = (
     "the mask is tight: what it covers seems to go on just outside it and may bleed into the fill; "
-    "--dilate 2 takes that too"
+    "widen the mask by 2 pixels"
 )
 _COPY_TOLERANCE, _COPY_SHARE = 12, 0.3  # levels, and share of pixels that equal the photo's
 _SHAPE_TOLERANCE = 0.02  # between the width-to-height ratios of photo and mask
@@ -188,7 +188,7 @@ def check_mask(
     elif _looks_inverted(hole):
         warnings.append(
             f"{hole.mean():.0%} of the mask is white, its border too: it looks inverted; "
-            "white is filled, and --invert-mask exchanges white and black"
+            "white is filled; invert the mask if black should be"
         )
     if not hole.any():
         raise ValueError(_no_hole(mask, options.invert))
@@ -220,8 +220,8 @@ def _read_file(image: Image.Image, photo: Photo) -> tuple[npt.NDArray[np.uint8],
         same = abs(copied - eight_bits(photo.colours())).max(2) <= _COPY_TOLERANCE
         if same.mean() > _COPY_SHARE:
             raise ValueError(
-                f"the mask is a copy of the photo, {1 - same.mean():.1%} of it changed; erase to "
-                "transparency and use --mask alpha, or save the difference of the two as the mask"
+                f"the mask is a copy of the photo, {1 - same.mean():.1%} of it changed; save the "
+                "difference of the two as the mask"
             )
     return levels, notes
 
@@ -245,7 +245,7 @@ def _fit(
         turned = " (it lies on its side: was the photo turned since?)" * ((height, width) == size)
         raise ValueError(
             f"the mask is {width}x{height} but the upright photo is {size[0]}x{size[1]}{turned}; "
-            "give a mask of the photo's size, or --fit-mask to scale it"
+            "give a mask of the photo's size, or have it scaled"
         )
     if abs(width * size[1] / (height * size[0]) - 1) > _SHAPE_TOLERANCE:
         warnings.append(
@@ -281,9 +281,9 @@ def _gray_levels(mask: npt.NDArray[Any], hole: Hole, *, hard: bool) -> list[str]
     if hard:
         return [
             f"{share} (JPEG noise or a soft brush); those above 127 are filled: save masks as PNG, "
-            "or add --dilate 2"
+            "or widen the mask by 2 pixels"
         ]
-    return [f"{share} and show as much of the fill; --hard-mask fills those above 127"]
+    return [f"{share} and show as much of the fill; hard edges would fill those above 127"]
 
 
 def _looks_inverted(hole: Hole) -> bool:
@@ -325,7 +325,10 @@ def _from_alpha(photo: Photo) -> tuple[Hole, tuple[str, ...]]:
     if alpha is None or (alpha > 255 * MASK_THRESHOLD).all():
         raise NothingFoundError("the photo has no transparent pixels to fill; give a mask file")
     partly = int(((alpha > 255 * MASK_THRESHOLD) & (alpha < 255)).sum())
-    note = f"{partly} pixels are partly transparent and stay so; --dilate takes those at the edge"
+    note = (
+        f"{partly} pixels are partly transparent and stay so; to take those at the edge, "
+        "widen the mask by 2 pixels"
+    )
     return alpha <= 255 * MASK_THRESHOLD, (note,) if partly else ()
 
 

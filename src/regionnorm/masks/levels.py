@@ -65,8 +65,8 @@ def _are_strokes(image: Image.Image, alpha: Levels) -> bool:
     _, counts = np.unique((colours >> 5).astype(np.uint16) @ [64, 8, 1], return_counts=True)
     if np.sort(counts)[-6:].sum() < 0.95 * len(colours):
         raise ValueError(
-            "the mask is a photo with transparent pixels; to fill those, give it as the photo, "
-            "with --mask alpha"
+            "the mask is a photo with transparent pixels; save those white and the others black, "
+            "or have the photo's own transparent pixels filled"
         )
     gray = np.asarray(image.convert("RGB").convert("L"))[opaque]
     neutral = np.ptp(colours, axis=1) <= _COLOURED

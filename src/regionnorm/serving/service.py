@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -29,7 +28,6 @@ __all__ = ["FILL", "ServiceOptions", "build_service"]
 FILL = "/fill"
 """Where photos are sent."""
 
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)( (?=\d))?")
 _FIELDS = ("rule", "method", "variant", "dilate", "invert_mask", "fit_mask", "hard_mask", "quality")
 _TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -196,7 +194,7 @@ class _Service:
         try:
             result, warnings = await self.desk.turn(work)
         except (ValueError, OSError) as error:
-            raise self.error(400, _form_words(_without_folder(str(error), folder))) from error
+            raise self.error(400, _without_folder(str(error), folder)) from error
         return self._answer(result, warnings)
 
     def _work(self, order: _Order, folder: Path) -> tuple[Path, list[str]]:
@@ -214,7 +212,7 @@ class _Service:
         for _, reason in report.failed:
             raise ValueError(reason)
         self.metrics.filled(time.perf_counter() - start)
-        return Path(report.done[0]), [_form_words(line) for _, line in report.warnings]
+        return Path(report.done[0]), [line for _, line in report.warnings]
 
     def _answer(self, result: Path, warnings: list[str]) -> Any:
         with Image.open(result) as image:
@@ -304,9 +302,3 @@ def _choice(fields: Mapping[str, str], name: str) -> bool:
 def _without_folder(text: str, folder: Path) -> str:
     """A message without where this server keeps files."""
     return text.replace(f"{folder / 'result'}/", "").replace(f"{folder}/", "")
-
-
-def _form_words(text: str) -> str:
-    """A message of the library with the form's fields instead of the command line's options."""
-    text = text.replace("--mask alpha", "the rule alpha")
-    return _OPTION.sub(lambda found: found[1].replace("-", "_") + ("=" if found[2] else ""), text)

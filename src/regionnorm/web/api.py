@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from regionnorm._extras import require
 from regionnorm.web.finders import Finders, Replaced
-from regionnorm.web.handlers import VIEW_SIDE, Handlers, page_words
+from regionnorm.web.handlers import VIEW_SIDE, Handlers
 from regionnorm.web.line import Job, Line, LineFull
 from regionnorm.web.page import read_static
 from regionnorm.web.pictures import (
@@ -113,7 +113,7 @@ class PageApi:
         ):
             if isinstance(error, kind):
                 return status, words
-        return 400, page_words(words)
+        return 400, words
 
     async def in_thread(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Do what takes its time without holding up others, a few at a time."""

@@ -34,7 +34,7 @@ from regionnorm.photo import read_photo
 from regionnorm.web.pictures import box_of, canvas_of, fill_file, read_preview
 from regionnorm.web.visitors import Box, Gone, Picture, Store, Visitor, random_folder
 
-__all__ = ["VIEW_SIDE", "DrawnMask", "Handlers", "page_words"]
+__all__ = ["VIEW_SIDE", "DrawnMask", "Handlers"]
 
 VIEW_SIDE = 2048
 """Pixels of the long side of what a page shows before it is zoomed into."""
@@ -43,26 +43,6 @@ _REGIONS_SIDE = 512
 _MOST_VARIANT = 999
 _REGION_COLOUR = (255, 140, 0)
 _MASK_COLOUR = (255, 20, 100)
-
-# Messages of the library name options of the command line; here there are none.
-_WORDS = {
-    "--dilate 2 takes that too": "paint a little beyond it",
-    "or add --dilate 2": "or paint a little beyond them",
-    "; --hard-mask fills those above 127": "; “Hard edges” makes them all or nothing",
-    "--dilate takes those at the edge": "paint over those at the edge",
-    "and --invert-mask exchanges white and black": "and “Load it inverted” exchanges the two",
-    "give a mask of the photo's size, or --fit-mask to scale it": "use a mask of the photo's size",
-    "transparency and use --mask alpha, or save": "transparency, or save",
-    "with --mask alpha": "in a program, with the mask alpha",
-    "; allow replacing it with --overwrite": "",
-}
-
-
-def page_words(text: str) -> str:
-    """Say what the library says in words that fit a page."""
-    for words, other in _WORDS.items():
-        text = text.replace(words, other)
-    return text
 
 
 class DrawnMask(NamedTuple):
@@ -354,8 +334,7 @@ def _keep_mask(checked: CheckedMask, visitor: Visitor) -> DrawnMask:
         picture = Image.fromarray(checked.cover)
         picture.putpalette(_MASK_COLOUR * 256)
         picture.save(path, transparency=bytes(range(256)), optimize=False)
-    warnings = tuple(map(page_words, checked.warnings))
-    return DrawnMask(visitor.add_mask(path), warnings, checked.cover is not None)
+    return DrawnMask(visitor.add_mask(path), checked.warnings, checked.cover is not None)
 
 
 def _overlay(photo: Image.Image, found: LearnedRegion) -> Image.Image:

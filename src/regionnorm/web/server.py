@@ -197,6 +197,6 @@ def _check_port(host: str, port: int) -> int:
             free: int = probe.getsockname()[1]
     except OSError as error:
         raise OSError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another port or host"
         ) from error
     return free
