@@ -4,8 +4,10 @@
 
 The app runs in a process of its own. Every visitor brings a photo and a mask that no other has, as
 the page's script does. One in five sends and reads slowly; one in ten leaves as soon as its fill
-runs, and one in ten while it waits. Every answer is compared with what the library makes of that
-photo. Saves ``out/bench/load_page.json``.
+runs, and one in ten while it waits. Before they fill, one in ten selects an object, one in ten
+looks for scratches, and one in ten asks for that twelve times at once, of which the app works on
+two. Every answer is compared with what the library makes of that photo. Saves
+``out/bench/load_page.json``.
 """
 
 from __future__ import annotations
@@ -25,26 +27,31 @@ from typing import Any
 
 import httpx
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 import regionnorm as rn
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import read_image, read_mask
+from regionnorm.imaging import read_image, read_mask, write_image
+from regionnorm.masks.scratches import find_scratches
+from regionnorm.masks.selection import select_object
 
 _LOAD = run_path(str(Path(__file__).with_name("load_app.py")))
 _KINDS = (
     "quick",
     "slow",
-    "quick",
+    "greedy",
     "leaving",
-    "quick",
-    "quick",
+    "finding",
+    "selecting",
     "slow",
     "quick",
     "giving up",
     "quick",
 )
 _PIECE = 4096
+_GREED = 12  # times that a greedy one asks
+_GROW = 4  # pixels by which what is selected grows
 
 
 @dataclass
@@ -53,7 +60,11 @@ class Seen:
 
     kind: str
     result: bytes | None = None
+    found: bytes | None = None
+    refused: int = 0
     error: str = ""
+    opening: float = 0.0
+    finding: float = 0.0
     ran: float = 0.0
     left: float = 0.0
     seconds: float = 0.0
@@ -80,6 +91,8 @@ def main() -> int:
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Let all come at once and look at what they get."""
     pairs = [_LOAD["make_pair"](folder, n, arguments.side) for n in range(arguments.visitors)]
+    for photo, _ in pairs:
+        scratch(photo)
     with _LOAD["app"](arguments.model, 2 * arguments.visitors) as (address, memory):
         asyncio.run(all_visit(address, pairs[:1]))  # the first fill compiles and allocates
         idle = memory.now()
@@ -90,9 +103,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
         "seconds": round(seconds, 1),
         "most before somebody": max(max(one.places, default=0) for one in seen),
         "longest wait for one who has gone, s": round(longest_gap(seen), 2),
+        "longest opening of a photo, s": round(max(one.opening for one in seen), 2),
+        "longest selecting or finding, s": round(max(one.finding for one in seen), 2),
         "memory when idle, MB": round(idle),
         "largest memory, MB": round(memory.largest),
     }
+
+
+def scratch(path: Path) -> None:
+    """Draw what can be found."""
+    with Image.open(path) as image:
+        photo = image.convert("RGB")
+    ImageDraw.Draw(photo).line((9, 9, photo.width - 9, photo.height // 3), (250, 250, 250), 2)
+    write_image(photo, path)
 
 
 async def all_visit(address: str, pairs: list[tuple[Path, Path]]) -> list[Seen]:
@@ -115,13 +138,18 @@ async def visit(address: str, pair: tuple[Path, Path], kind: str) -> Seen:
 
 
 async def fill(http: httpx.AsyncClient, pair: tuple[Path, Path], seen: Seen) -> None:
-    """Send a photo, fill it, and take the result; or leave."""
+    """Send a photo, find something in it, fill it, and take the result; or leave."""
     visitor = (await http.post("visitors")).json()["visitor"]
     photo, mask = (path.read_bytes() for path in pair)
     headers = {"Content-Length": str(len(photo))}
     content = slowly(photo) if seen.kind == "slow" else photo
+    began = time.perf_counter()
     answer = await http.post(f"{visitor}/photos?name=p.png", content=content, headers=headers)
+    if seen.kind != "slow":
+        seen.opening = time.perf_counter() - began
     picture = answer.json()["number"]
+    if seen.kind in ("selecting", "finding", "greedy"):
+        await find(http, visitor, f"{visitor}/pictures/{picture}", mask, seen)
     async with http.stream("POST", f"{visitor}/pictures/{picture}/fills", content=mask) as lines:
         async for line in lines.aiter_lines():
             told: dict[str, Any] = json.loads(line)
@@ -141,6 +169,23 @@ async def fill(http: httpx.AsyncClient, pair: tuple[Path, Path], seen: Seen) -> 
         raise ValueError(told.get("error", told["state"]))
     number = told["picture"]["number"]
     seen.result = (await http.get(f"{visitor}/pictures/{number}/file")).content
+
+
+async def find(
+    http: httpx.AsyncClient, visitor: str, picture: str, mask: bytes, seen: Seen
+) -> None:
+    """Select what the mask goes over, or look for scratches, once or greedily."""
+    began = time.perf_counter()
+    if seen.kind == "selecting":
+        asked = [http.post(f"{picture}/selections?grow={_GROW}", content=mask)]
+    else:
+        times = _GREED if seen.kind == "greedy" else 1
+        asked = [http.post(f"{picture}/masks?rule=auto:scratches") for _ in range(times)]
+    answers = await asyncio.gather(*asked)
+    seen.finding = time.perf_counter() - began
+    seen.refused = sum(answer.status_code == 429 for answer in answers)
+    for number in [answer.json()["mask"] for answer in answers if answer.is_success]:
+        seen.found = (await http.get(f"{visitor}/masks/{number}")).content
 
 
 async def slowly(data: bytes) -> AsyncIterator[bytes]:
@@ -163,7 +208,7 @@ def longest_gap(seen: list[Seen]) -> float:
 def judge(seen: list[Seen], pairs: list[tuple[Path, Path]], model: str) -> dict[str, float]:
     """Compare every answer with the library's own."""
     inpainter = rn.Inpainter(model)
-    right = wrong = 0
+    right = wrong = found = 0
     for one, (photo, mask) in zip(seen, pairs, strict=True):
         if one.error:
             print(one.kind, one.error, file=sys.stderr)
@@ -172,6 +217,9 @@ def judge(seen: list[Seen], pairs: list[tuple[Path, Path]], model: str) -> dict[
             expected = np.asarray(inpainter(read_image(photo), read_mask(mask)))
             same = np.array_equal(got, expected)
             right, wrong = right + same, wrong + (not same)
+        if one.found is not None:
+            same = is_found(one, read_image(photo), read_mask(mask))
+            found, wrong = found + same, wrong + (not same)
     left = sum(bool(one.left) for one in seen)
     return {
         "visitors": len(seen),
@@ -179,9 +227,20 @@ def judge(seen: list[Seen], pairs: list[tuple[Path, Path]], model: str) -> dict[
         "left before the end": left,
         "of those, while their fill ran": sum(bool(one.left and one.ran) for one in seen),
         "served": right,
+        "selected or found": found,
+        "asked for too much at once": sum(one.refused for one in seen),
         "failed": sum(bool(one.error) for one in seen),
         "mixed up or wrong": wrong,
     }
+
+
+def is_found(one: Seen, photo: Image.Image, stroke: npt.NDArray[np.bool_]) -> bool:
+    """Whether a mask that was found is what the library finds."""
+    with Image.open(io.BytesIO(one.found or b"")) as image:
+        got = np.asarray(image.convert("RGBA"))[..., 3] > 127
+    if one.kind == "selecting":
+        return np.array_equal(got, select_object(photo, stroke, grow=_GROW))
+    return np.array_equal(got, find_scratches(np.asarray(photo)))
 
 
 if __name__ == "__main__":
