@@ -712,7 +712,7 @@ def test_finds_go_one_after_the_other_are_said_and_filled_when_they_have_come(
     said = page.locator(".rn-finding [role=status]")
     expect(said).to_have_text("Looking for scratches…")
     button = page.locator(".rn-find summary")
-    expect(button).to_have_text("Finding…")
+    expect(button).to_have_attribute("title", "This is being looked for already")
     expect(button).to_have_attribute("aria-disabled", "true")
     button.click()
     expect(page.locator(".rn-find .rn-list")).to_be_hidden()
@@ -728,7 +728,7 @@ def test_finds_go_one_after_the_other_are_said_and_filled_when_they_have_come(
     settle(page, 1)
     assert steps(page) == ["picture", "mask", "mask", "mask", "picture"]
     expect(page.locator(".rn-finding")).to_be_hidden()
-    expect(button).to_have_text("Find")
+    expect(button).to_have_attribute("aria-disabled", "false")
     expect(page.locator("[data-do=text]")).to_be_enabled()
 
 
@@ -756,8 +756,10 @@ def test_mask_that_comes_when_the_photo_is_another_is_said_and_after_a_fill_it_s
     page.wait_for_function("regionnorm.timeline.items.length === 1")
     assert steps(page) == ["picture", "stroke", "picture", "mask"]
     search.go_on.clear()
+    line = page.locator(".rn-compare").bounding_box()
     find(page, "scratches")
     expect(page.locator(".rn-finding")).to_be_visible()
+    assert page.locator(".rn-compare").bounding_box() == line  # stays under the hand
     open_photo(page, thing)
     search.go_on.set()
     expect(page.locator("[data-place=photo]")).to_contain_text("The photo has changed meanwhile.")
@@ -1213,6 +1215,13 @@ def test_borders_are_drawn_by_keyboard_and_by_a_finger(
         expect(page.locator("[data-place=fill]")).to_contain_text("Drag a border")
         for box in (one.bounding_box() for one in page.locator(".rn-margins input").all()):
             assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+            assert box["width"] > 60  # four digits
+        rows = {one.bounding_box()["y"] for one in page.locator(".rn-bottom > .rn-strong").all()}  # type: ignore[index]
+        rows.add(page.locator(".rn-download").bounding_box()["y"])  # type: ignore[index]
+        assert len(rows) == 1
+        page.locator("[data-tool=select]").click()
+        for name in ("Size", "Grow"):
+            expect(page.get_by_text(name, exact=True)).to_be_visible()
 
 
 def test_what_is_painted_while_the_border_is_filled_moves_with_the_photo(

@@ -7,6 +7,7 @@ export class Finding {
     this.box = page.find('.rn-finding');
     this.said = this.box.querySelector('span');
     this.menu = page.find('.rn-find summary');
+    this.title = this.menu.title;
     this.line = []; // {words, work, kind, stop, done, resolve}; the first is at work
     this.menu.addEventListener('click', (event) => this.has('find') && event.preventDefault());
   }
@@ -65,7 +66,7 @@ export class Finding {
     this.box.hidden = !first;
     if (first) this.said.textContent = `${first.words}…${others.length ? ` · ${others.length} more after it` : ''}`;
     this.menu.setAttribute('aria-disabled', looks);
-    this.menu.querySelector('span').textContent = looks ? 'Finding…' : 'Find';
+    this.menu.title = looks ? 'This is being looked for already' : this.title;
     this.page.changed();
   }
 }
