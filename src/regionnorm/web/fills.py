@@ -55,7 +55,7 @@ class FillApi:
         the body may be empty.
         """
         visitor, picture = self.page.picture(request)
-        corner = tuple(_whole(request, name) for name in ("left", "top"))
+        corner = _whole(request, "left"), _whole(request, "top")
         grown = _grown(request)
         if any(grown):
             self.page.handlers.check_growth(picture, grown)
@@ -76,7 +76,7 @@ class FillApi:
     async def select(self, request: Any) -> Any:
         """The mask of the object that the body, a PNG, goes over, or that a box holds."""
         visitor, picture = self.page.picture(request)
-        corner = tuple(_whole(request, name) for name in ("left", "top"))
+        corner = _whole(request, "left"), _whole(request, "top")
         grow, box = _whole(request, "grow", "-?[0-9]{1,4}"), _box(request)
         data = await self.page.body(request)
 
