@@ -23,6 +23,18 @@ def test_what_is_saved_is_loaded_in_half_precision(tmp_path: Path) -> None:
         assert torch.equal(loaded.network.state_dict()[key], value.half().float())
 
 
+def test_networks_with_residual_units_and_files_that_know_of_none_are_loaded(
+    tmp_path: Path,
+) -> None:
+    network = ScratchNet(norm="bn", widths=(4, 4, 8, 8), refine=(1, 2, 0, 1))
+    save_finder(Finder(network, 0.3), tmp_path / "new.safetensors")
+    assert load_finder(tmp_path / "new.safetensors").network.options == network.options
+    plain = ScratchNet(norm="bn", widths=(4, 4, 8, 8))
+    assert set(plain.options) == {"norm", "stats", "widths"}
+    save_finder(Finder(plain, 0.3), tmp_path / "old.safetensors")
+    assert load_finder(tmp_path / "old.safetensors").network.options == plain.options
+
+
 def test_running_averages_beyond_half_precision_survive(tmp_path: Path) -> None:
     network = ScratchNet(norm="bn", widths=(4, 4, 8, 8))
     wide = {k: v + 1e5 for k, v in network.state_dict().items() if k.endswith("running_var")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from regionnorm.models.scratch_net import ScratchNet, logits_of_views
+from regionnorm.models.scratch_net import ScratchNet, grow, logits_of_views
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,40 @@ def test_other_sizes_are_refused(shape: tuple[int, ...]) -> None:
 def test_odd_widths_are_refused() -> None:
     with pytest.raises(ValueError, match="four numbers above 0"):
         ScratchNet(widths=(4, 4, 0, 8))
+
+
+def test_odd_numbers_of_residual_units_are_refused() -> None:
+    with pytest.raises(ValueError, match="four numbers, 0 or more"):
+        ScratchNet(widths=(4, 4, 8, 8), refine=(0, -1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("norm", "widths", "refine"),
+    [("bn", (6, 8, 8, 12), (1, 5, 2, 1)), ("bn", (4, 4, 8, 8), (0, 1, 0, 0)),
+     ("rn-l", (4, 4, 8, 8), (1, 1, 1, 1))],
+)  # fmt: skip
+def test_a_grown_network_says_at_first_what_the_smaller_one_says(
+    norm: str, widths: tuple[int, int, int, int], refine: tuple[int, int, int, int]
+) -> None:
+    photo = torch.rand(2, 3, 48, 32)
+    smaller = ScratchNet(norm=norm, stats="batch", widths=(4, 4, 8, 8))
+    smaller(photo)  # running averages of its own
+    larger = ScratchNet(norm=norm, stats="batch", widths=widths, refine=refine)
+    grow(larger, smaller)
+    larger.train()(photo).square().mean().backward()
+    grown = [p.grad for name, p in larger.named_parameters() if name.endswith("scale")]
+    assert grown and all(g is not None and bool(g.abs().sum() > 0) for g in grown)
+    grow(larger, smaller)  # its averages have moved
+    with torch.inference_mode():
+        logits = larger.eval()(photo)
+        assert torch.allclose(logits, smaller.eval()(photo), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"widths": (4, 4, 8, 6)}, {"norm": "none"}])
+def test_a_network_that_is_no_larger_cannot_take_what_another_learned(options: Any) -> None:
+    smaller = ScratchNet(norm="bn", widths=(4, 4, 8, 8))
+    with pytest.raises(ValueError, match="has no room in the larger one"):
+        grow(ScratchNet(**{"norm": "bn", "widths": (4, 4, 8, 8)} | options), smaller)
 
 
 def test_views_turn_with_the_photo() -> None:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from regionnorm.nn.norm import make_norm
 
-__all__ = ["ScratchNet", "logits_of_views"]
+__all__ = ["ScratchNet", "grow", "logits_of_views"]
 
+_DILATIONS = (1, 2, 4, 8)  # of the residual units of a level, one after the other
 _UNSHUFFLE = 2  # the first level has half the photo's resolution, and four times its channels
 
 
@@ -24,6 +25,8 @@ class ScratchNet(nn.Module):
         stats: What shares statistics in RN-L; ``"batch"`` keeps running averages, so that a
             pixel's logit does not depend on what else a tile shows.
         widths: Channels of the four levels, at a half, a quarter, an eighth and a sixteenth.
+        refine: How many residual units each of these levels has on the way up, with dilations of
+            1, 2, 4, 8 and again 1: what belongs to one line is told from what is near it there.
     """
 
     stride = 16
@@ -34,11 +37,21 @@ class ScratchNet(nn.Module):
         norm: str = "rn-l",
         stats: str = "batch",
         widths: tuple[int, int, int, int] = (16, 32, 48, 48),
+        refine: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> None:
         super().__init__()
         if len(widths) != 4 or min(widths) < 1:
             raise ValueError(f"widths is {widths}; expected four numbers above 0")
+        if len(refine) != 4 or min(refine) < 0:
+            raise ValueError(f"refine is {refine}; expected four numbers, 0 or more")
         self.options: dict[str, Any] = {"norm": norm, "stats": stats, "widths": list(widths)}
+        if any(refine):  # files of networks without are read by earlier versions, too
+            self.options["refine"] = list(refine)
+
+        def residual(channels: int, count: int) -> nn.Sequential:
+            places = range(count)
+            dilations = [_DILATIONS[place % len(_DILATIONS)] for place in places]
+            return nn.Sequential(*(_Residual(channels, norm, stats, d) for d in dilations))
 
         def level(channels: int, out: int, *, stride: int = 1) -> nn.Module:
             return nn.Sequential(
@@ -56,9 +69,11 @@ class ScratchNet(nn.Module):
         )
         self.narrow = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for below, above in zip(widths[:0:-1], widths[-2::-1], strict=True):
+        self.refine = nn.ModuleList([residual(last, refine[-1])])
+        for below, above, count in zip(widths[:0:-1], widths[-2::-1], refine[-2::-1], strict=True):
             self.narrow.append(nn.Conv2d(below, above, 1))
             self.decoder.append(level(above, above))
+            self.refine.append(residual(above, count))
         self.output = nn.Conv2d(first, _UNSHUFFLE**2, 3, padding=1)
         for module in self.modules():
             if isinstance(module, _Unit):
@@ -82,11 +97,37 @@ class ScratchNet(nn.Module):
         for level in self.encoder:
             x = level(x)
             skips.append(x)
-        x = skips.pop() + self.context(x)
-        for narrow, level in zip(self.narrow, self.decoder, strict=True):
+        first, *others = self.refine
+        x = first(skips.pop() + self.context(x))
+        for narrow, level, refine in zip(self.narrow, self.decoder, others, strict=True):
             x = skips.pop() + F.interpolate(narrow(x), scale_factor=2, mode="nearest")
-            x = level(x)
+            x = refine(level(x))
         return F.pixel_shuffle(self.output(x).float(), _UNSHUFFLE)
+
+
+@torch.no_grad()
+def grow(network: ScratchNet, smaller: ScratchNet) -> None:
+    """Give a network what a smaller one has learned: at first it says just what that one says.
+
+    Channels that only the larger one has start at random and are heard by nothing yet; residual
+    units change nothing at first, see :class:`ScratchNet`.
+
+    Args:
+        network: The larger one; no level may be narrower, and the norm must be the same.
+        smaller: Where to take parameters from.
+
+    Raises:
+        ValueError: It does not fit into ``network``.
+    """
+    own = network.state_dict()
+    for name, value in smaller.state_dict().items():
+        place = own.get(name)
+        if place is None or any(a > b for a, b in zip(value.shape, place.shape, strict=True)):
+            raise ValueError(f"{name} of the smaller network has no room in the larger one")
+        inside = tuple(slice(0, side) for side in value.shape)
+        if value.dim() == 4:  # what is there already does not listen to what is new
+            place[: value.shape[0], value.shape[1] :] = 0
+        place[inside] = value
 
 
 def logits_of_views(network: nn.Module, image: Tensor) -> Tensor:
@@ -133,3 +174,19 @@ class _Unit(nn.Module):
         # RN-L finds its own mask; no norm here takes one.
         y: Tensor = self.norm(x, torch.empty(0))
         return y
+
+
+class _Residual(nn.Module):
+    """A convolution and a norm whose result is added, then a ReLU; at first nothing is added."""
+
+    def __init__(self, channels: int, norm: str, stats: str, dilation: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        options = {"track_running_stats": True} if norm == "rn-l" and stats == "batch" else {}
+        self.norm = make_norm(norm, channels, stats=stats, activation=None, bound=0.5, **options)
+        self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features to features, both 0 or more."""
+        y: Tensor = self.norm(self.convolution(x), torch.empty(0))
+        return F.relu(x + self.scale.to(y.dtype) * y)
