@@ -50,6 +50,16 @@ def test_marks_and_faint_pixels_share_none(photo: np.ndarray) -> None:
     assert damaged.change[~damaged.marks & ~damaged.faint].max() < FAINT
 
 
+def test_a_mark_that_has_the_colour_of_the_photo_covers_it_unseen(photo: np.ndarray) -> None:
+    assert not damage_photo(photo, np.random.default_rng(0), kinds=[]).covered.any()
+    white = np.full_like(photo, 255)
+    cases = [damage_photo(white, np.random.default_rng(s), kinds=["lines"]) for s in range(12)]
+    plain = np.concatenate([case.change[case.covered] >= 60 for case in cases])
+    unseen = np.concatenate([case.change[case.covered] < FAINT for case in cases])
+    assert plain.sum() > 50
+    assert unseen.sum() > 50
+
+
 def test_about_a_sixth_of_the_photos_has_no_marks(photo: np.ndarray) -> None:
     small = photo[:48, :48]
     untouched = [

@@ -105,6 +105,29 @@ def test_a_threshold_of_least_precision_costs_recall() -> None:
     assert (strict.precision, strict.recall) == (1, 0.25)
 
 
+def test_a_run_grows_from_a_smaller_network(photo_folder: Folder, tmp_path: Path) -> None:
+    photos = photo_folder(2)
+    train_scratches(tiny(1, norm="none"), data=[photos], out=tmp_path / "first")
+    first = tmp_path / "first" / "weights.safetensors"
+    changes = {"widths": (6, 4, 8, 10), "refine": (0, 1, 0, 0), "init": str(first), "norm": "none"}
+    larger = tiny(1, lr=1e-9, scales=(1, 2), **changes)
+    train_scratches(larger, data=[photos], out=tmp_path / "second")
+    photo = torch.rand(1, 3, 32, 32)
+    second = load_finder(tmp_path / "second" / "weights.safetensors").network
+    with torch.inference_mode():
+        expected = load_finder(first).network(photo)
+        assert torch.allclose(second(photo), expected, atol=0.01)
+    assert second.options["refine"] == [0, 1, 0, 0]
+    small = tiny(1, **changes | {"widths": (2, 4, 8, 8)})
+    with pytest.raises(ValueError, match="has no room in the larger one"):
+        train_scratches(small, data=[photos], out=tmp_path / "third")
+
+
+def test_a_recipe_from_before_residual_units_says_the_same() -> None:
+    recipe = scratch_recipe_from_json('{"widths": [4, 4, 8, 8]}')
+    assert (recipe.refine, recipe.scales, recipe.init) == ((0, 0, 0, 0), (0.5, 3.0), None)
+
+
 def test_a_damaged_checkpoint_is_named(photo_folder: Folder, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -17,8 +17,6 @@ from regionnorm.masks.damage import FAINT, VISIBLE, damage_photo
 __all__ = ["DamagedBatch", "DamagedPhotos"]
 
 _PHOTO, _DAMAGE, _ORDER, _TURN = range(4)  # streams of random numbers
-# Pixels of a sample for each of the photo's: scans are softer than small photos are.
-_SMALLEST, _LARGEST = 0.5, 3.0
 
 
 class DamagedBatch(NamedTuple):
@@ -44,15 +42,26 @@ class DamagedPhotos:
         size: Side of the samples in pixels.
         seed: 0 or more.
         pool: How many different samples there are; each takes ``4 * size**2`` bytes.
+        scales: Pixels of a sample for each of the photo's, from and to: scans are softer than
+            small photos are.
 
     Raises:
         ValueError: The source is empty.
     """
 
-    def __init__(self, source: ImageSource, *, size: int, seed: int, pool: int) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        size: int,
+        seed: int,
+        pool: int,
+        scales: tuple[float, float] = (0.5, 3.0),
+    ) -> None:
         if len(source) == 0:
             raise ValueError("the source holds no photos")
         self.source, self.size, self.seed, self.pool = source, size, seed, pool
+        self.scales = scales
         self._kept: dict[int, npt.NDArray[np.uint8]] = {}
         self._photos = np.random.default_rng((seed, _PHOTO)).permutation(len(source))
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -83,7 +92,8 @@ class DamagedPhotos:
     def _drawn(self, number: int) -> npt.NDArray[np.uint8]:
         """Colours and change of a sample, uint8 ``[S, S, 4]``."""
         rng = np.random.default_rng((self.seed, _DAMAGE, number))
-        scale = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
+        low, high = self.scales
+        scale = math.exp(rng.uniform(math.log(low), math.log(high)))
         across, down = rng.random(2).tolist()
         place = number % len(self.source)
         photo, _ = read_first(self.source, candidates(self._photos, place))
@@ -95,4 +105,6 @@ class DamagedPhotos:
             box=(left, top, left + side, top + side),
         )
         damaged = damage_photo(np.asarray(crop), rng)
-        return np.concatenate([damaged.image, damaged.change[..., None]], 2)
+        # A line goes on where it crosses its own colour: to say so there is not wrong.
+        change = np.maximum(damaged.change, np.uint8(FAINT) * damaged.covered)
+        return np.concatenate([damaged.image, change[..., None]], 2)

@@ -23,6 +23,7 @@ _Image = npt.NDArray[np.float32]
 
 VISIBLE = 16  # gray levels of 255 by which a mark changes a pixel: from here on it is one to find
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+_COVERED = 0.25  # opacity from which a pixel belongs to a mark, whatever it changes
 FAINT = 6  # below this it is none; between the two a finder is neither right nor wrong
 
 
@@ -34,6 +35,8 @@ class Damaged:
     """What a scanner gives, uint8 ``[H, W, 3]``."""
     change: Pixels
     """Gray levels by which the marks change each pixel's strongest channel, uint8 ``[H, W]``."""
+    covered: npt.NDArray[np.bool_]
+    """Where a mark lies, seen or not: a white line on a white wall, bool ``[H, W]``."""
 
     @property
     def marks(self) -> npt.NDArray[np.bool_]:
@@ -68,14 +71,18 @@ def damage_photo(
         kinds = _some_kinds(rng)
     base = _aged(photo.astype(np.float32) / np.float32(255), rng)
     marked = base
+    covered = np.zeros((height, width), np.bool_)
     for kind in kinds:
         for layer in draw_marks(kind, height, width, rng):
             marked = _laid(marked, layer)
-            if not layer.mark:
+            if layer.mark:
+                covered |= layer.cover > _COVERED
+            else:
                 base = _laid(base, layer)
     base, marked = _through_lens(base, marked, rng)
     change = np.abs(marked - base).max(2)
-    return Damaged(_scanned(marked, rng), np.rint(change.clip(0, 1) * 255).astype(np.uint8))
+    levels = np.rint(change.clip(0, 1) * 255).astype(np.uint8)
+    return Damaged(_scanned(marked, rng), levels, covered)
 
 
 def _some_kinds(rng: np.random.Generator) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from regionnorm.checkpoints.finder import Finder, save_finder
+from regionnorm.checkpoints.finder import Finder, load_finder, save_finder
 from regionnorm.data import open_source
 from regionnorm.data.damaged import DamagedBatch, DamagedPhotos
 from regionnorm.devices import keep_freed_memory, pick_device
 from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import tensor_to_image, write_image
-from regionnorm.models.scratch_net import ScratchNet, logits_of_views
+from regionnorm.models.scratch_net import ScratchNet, grow, logits_of_views
 from regionnorm.training.clock import Clock
 from regionnorm.training.logs import Logs, Meter
 from regionnorm.training.recipe import read_recipe, recipe_to_json
@@ -33,6 +33,7 @@ from regionnorm.training.stopping import stop_signals
 
 __all__ = ["Scores", "ScratchRecipe", "best_scores", "scratch_recipe_from_json", "train_scratches"]
 
+Scale = Annotated[float, Field(gt=0)]
 CHECKPOINT = "checkpoint.pt"
 _FIRST_VALIDATION = 1 / 3  # of the time: to know how long the last one will take
 _JUDGED_AT_ONCE = 8
@@ -47,9 +48,12 @@ class ScratchRecipe:
     norm: Literal["rn-l", "in", "bn", "none"] = "bn"
     stats: Literal["instance", "batch"] = "instance"
     widths: tuple[int, int, int, int] = (16, 40, 64, 96)
+    refine: tuple[int, int, int, int] = (0, 0, 0, 0)  # residual units of each level
+    init: str | None = None  # a finder to grow from, as large or smaller, instead of random weights
     size: int = Field(default=128, ge=32, le=1024, multiple_of=16)
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=24_000, ge=1)  # different samples, see DamagedPhotos
+    scales: tuple[Scale, Scale] = (0.5, 3.0)  # pixels of a sample for each of the photo's
     steps: int = Field(default=16_000, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     lr: float = Field(default=3e-3, gt=0)
@@ -149,11 +153,19 @@ def train_scratches(
     if checkpoint.exists() and not resume:
         raise ValueError(f"{out} already holds a run; use --resume to go on, or another --out")
     began = time.monotonic()
-    photos = DamagedPhotos(open_source(data), size=recipe.size, seed=recipe.seed, pool=recipe.pool)
+    photos = DamagedPhotos(
+        open_source(data),
+        size=recipe.size,
+        seed=recipe.seed,
+        pool=recipe.pool,
+        scales=recipe.scales,
+    )
     judge = None
     if val is not None:
         count = recipe.val_photos
-        judge = DamagedPhotos(open_source(val), size=recipe.val_size, seed=1, pool=count)
+        judge = DamagedPhotos(
+            open_source(val), size=recipe.val_size, seed=1, pool=count, scales=recipe.scales
+        )
     run = _Run(recipe, photos, judge, out)
     if checkpoint.exists():
         run.load(checkpoint)
@@ -174,7 +186,11 @@ class _Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(recipe.seed)
-        network = ScratchNet(norm=recipe.norm, stats=recipe.stats, widths=recipe.widths)
+        network = ScratchNet(
+            norm=recipe.norm, stats=recipe.stats, widths=recipe.widths, refine=recipe.refine
+        )
+        if recipe.init is not None:
+            grow(network, load_finder(recipe.init).network)
         self.network = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
