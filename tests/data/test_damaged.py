@@ -21,7 +21,9 @@ Folder = Callable[..., Path]
 @pytest.fixture
 def make(photo_folder: Folder) -> Callable[..., DamagedPhotos]:
     source = open_source([photo_folder(3)])
-    return lambda pool=6, seed=0: DamagedPhotos(source, size=48, seed=seed, pool=pool)
+    return lambda pool=6, seed=0, **options: DamagedPhotos(
+        source, size=48, seed=seed, pool=pool, **options
+    )
 
 
 def test_a_sample_depends_on_seed_and_position_alone(make: Callable[..., DamagedPhotos]) -> None:
@@ -62,7 +64,8 @@ def test_where_a_mark_lies_unseen_counts_neither_way(
     change[:, :5] = VISIBLE
     image = np.zeros((48, 48, 3), np.uint8)
     monkeypatch.setattr(damaged, "damage_photo", lambda *_: Damaged(image, change, covered))
-    batch = make(pool=1).batch(range(1))
+    assert bool(make(pool=1).batch(range(1)).counted.all())
+    batch = make(pool=1, ignore_unseen=True).batch(range(1))
     assert int(batch.marks.sum()) == 48 * 5
     assert int(batch.counted.sum()) == 48 * 48 - 10 * (48 - 5)
 

@@ -44,6 +44,8 @@ class DamagedPhotos:
         pool: How many different samples there are; each takes ``4 * size**2`` bytes.
         scales: Pixels of a sample for each of the photo's, from and to: scans are softer than
             small photos are.
+        ignore_unseen: What a mark covers without being seen, as a white line does a white wall,
+            counts neither way: a line goes on where it crosses its own colour.
 
     Raises:
         ValueError: The source is empty.
@@ -57,11 +59,12 @@ class DamagedPhotos:
         seed: int,
         pool: int,
         scales: tuple[float, float] = (0.5, 3.0),
+        ignore_unseen: bool = False,
     ) -> None:
         if len(source) == 0:
             raise ValueError("the source holds no photos")
         self.source, self.size, self.seed, self.pool = source, size, seed, pool
-        self.scales = scales
+        self.scales, self.ignore_unseen = scales, ignore_unseen
         self._kept: dict[int, npt.NDArray[np.uint8]] = {}
         self._photos = np.random.default_rng((seed, _PHOTO)).permutation(len(source))
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -105,6 +108,7 @@ class DamagedPhotos:
             box=(left, top, left + side, top + side),
         )
         damaged = damage_photo(np.asarray(crop), rng)
-        # A line goes on where it crosses its own colour: to say so there is not wrong.
-        change = np.maximum(damaged.change, np.uint8(FAINT) * damaged.covered)
+        change = damaged.change
+        if self.ignore_unseen:
+            change = np.maximum(change, np.uint8(FAINT) * damaged.covered)
         return np.concatenate([damaged.image, change[..., None]], 2)

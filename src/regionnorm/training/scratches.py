@@ -54,6 +54,7 @@ class ScratchRecipe:
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=24_000, ge=1)  # different samples, see DamagedPhotos
     scales: tuple[Scale, Scale] = (0.5, 3.0)  # pixels of a sample for each of the photo's
+    ignore_unseen: bool = False  # where a mark has the photo's colour: neither right nor wrong
     steps: int = Field(default=16_000, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     lr: float = Field(default=3e-3, gt=0)
@@ -159,6 +160,7 @@ def train_scratches(
         seed=recipe.seed,
         pool=recipe.pool,
         scales=recipe.scales,
+        ignore_unseen=recipe.ignore_unseen,
     )
     judge = None
     if val is not None:
