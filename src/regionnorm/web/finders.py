@@ -43,7 +43,9 @@ class Finders:
         own = self._own[owner]
         if len(own) > 1:
             words = "you have asked for something else meanwhile; ask for one thing after the other"
-            own.pop().set_exception(Replaced(words))
+            waiting = own.pop()
+            if not waiting.done():  # it may have been cancelled and not have left yet
+                waiting.set_exception(Replaced(words))
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         own.append(mine)
         if len(own) == 1:
