@@ -123,6 +123,18 @@ def test_a_run_grows_from_a_smaller_network(photo_folder: Folder, tmp_path: Path
         train_scratches(small, data=[photos], out=tmp_path / "third")
 
 
+def test_a_run_that_has_grown_goes_on_without_what_it_grew_from(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    first = tmp_path / "first" / "weights.safetensors"
+    train_scratches(tiny(1, norm="none"), data=[photos], out=first.parent)
+    options = {"norm": "none", "init": str(first)}
+    train_scratches(tiny(1, **options), data=[photos], out=run)
+    first.unlink()
+    assert train_scratches(tiny(2, **options), data=[photos], out=run, resume=True)
+
+
 def test_a_recipe_from_before_residual_units_says_the_same() -> None:
     recipe = scratch_recipe_from_json('{"widths": [4, 4, 8, 8]}')
     assert (recipe.refine, recipe.scales, recipe.init) == ((0, 0, 0, 0), (0.5, 3.0), None)

@@ -110,7 +110,8 @@ def grow(network: ScratchNet, smaller: ScratchNet) -> None:
     """Give a network what a smaller one has learned: at first it says just what that one says.
 
     Channels that only the larger one has start at random and are heard by nothing yet; residual
-    units change nothing at first, see :class:`ScratchNet`.
+    units change nothing at first, see :class:`ScratchNet`. With RN-L that holds for levels of the
+    same width: it finds its regions by all channels.
 
     Args:
         network: The larger one; no level may be narrower, and the norm must be the same.

@@ -191,7 +191,7 @@ class _Run:
         network = ScratchNet(
             norm=recipe.norm, stats=recipe.stats, widths=recipe.widths, refine=recipe.refine
         )
-        if recipe.init is not None:
+        if recipe.init is not None and not (out / CHECKPOINT).exists():  # else all of it is there
             grow(network, load_finder(recipe.init).network)
         self.network = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
