@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from regionnorm.masks.generated import (
     INTERVALS,
@@ -164,6 +165,32 @@ def test_training_masks_cover_all_intervals_alike_and_half_touch(rng: np.random.
     assert counts.sum() == 600
     assert counts.min() > 60
     assert 240 < sum(touches_border(mask) for mask in masks) < 360
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 96), (300, 40)])
+def test_thin_masks_are_windows_of_scratches_a_few_pixels_wide(size):
+    draw = GeneratedMasks(thin=1.0)
+    areas = []
+    for seed in range(20):
+        mask = draw(*size, np.random.default_rng(seed))
+        assert mask.shape == size
+        assert mask.any()
+        areas.append(mask.mean())
+        if min(size) > 20:
+            distance = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))
+            assert distance[1:-1, 1:-1].max() < 10
+    assert np.mean(areas) < 0.5
+
+
+def test_a_share_of_the_masks_is_thin():
+    def shares(thin):
+        draw = GeneratedMasks(0.6, ("box",), thin=thin)
+        masks = [draw(64, 64, np.random.default_rng(seed)) for seed in range(200)]
+        return [ndimage.distance_transform_edt(mask).max() < 6 for mask in masks]
+
+    assert np.mean(shares(0.5)) > np.mean(shares(0.0)) + 0.3
+    with pytest.raises(ValueError, match="thin 2"):
+        GeneratedMasks(thin=2)
 
 
 def test_training_masks_stay_below_the_largest_area(rng: np.random.Generator) -> None:

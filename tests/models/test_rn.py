@@ -61,6 +61,49 @@ def test_state_dict_restores_the_network(name: str) -> None:
     assert torch.equal(first(image, mask), second(image, mask))
 
 
+@pytest.mark.parametrize("prefill", PREFILLS)
+def test_a_skip_starts_silent_and_is_trained(prefill: str) -> None:
+    image, mask = example(34, 37)
+    model = create_model("rn", width=4, blocks=1, prefill=prefill, skip=True)
+    assert isinstance(model, RNGenerator)
+    nn.init.normal_(model.output.weight[:, :4], std=0.3)
+    with torch.no_grad():
+        expected = model(image, mask)
+        for parameter in model.skip.parameters():
+            parameter.normal_()
+    output = model(image, mask)
+    assert torch.equal(output, expected)
+    output.square().mean().backward()
+    assert model.output.weight.grad[:, 4:].abs().max() > 0
+    with torch.no_grad():
+        model.output.weight -= model.output.weight.grad
+    output = model(image, mask)
+    assert not torch.equal(output, expected)
+    model.zero_grad()
+    output.square().mean().backward()
+    assert model.skip.weight.grad.abs().max() > 0
+
+
+def test_a_skip_carries_what_a_quarter_of_the_resolution_cannot() -> None:
+    """A checkerboard of single pixels reaches the output's features."""
+    torch.manual_seed(0)
+    model = create_model("rn", width=4, blocks=0, skip=True)
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    image = ((rows + columns) % 2).float().expand(1, 3, -1, -1)
+    seen: list[Tensor] = []
+    model.output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(image, torch.zeros(1, 1, 32, 32))
+    below, beside = seen[0].split(4, dim=1)
+    inner = (..., slice(8, -8), slice(8, -8))
+
+    def alternation(features: Tensor) -> Tensor:
+        features = features[inner]
+        return (features[..., 1:] - features[..., :-1]).abs().mean() / features.abs().mean()
+
+    assert alternation(beside) > 0.5
+    assert beside.shape == below.shape
+
+
 def test_paper_network_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in create_model("rn").parameters())

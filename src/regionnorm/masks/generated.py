@@ -50,6 +50,7 @@ _KIND_WEIGHTS = {
 # Below one percent a hole is a few pixels; Liu et al.'s first interval starts there, too.
 _SMALLEST_DRAWN_SHARE = 0.01
 _MOST_SCRATCHED = 0.3
+_SCRATCHED_SIDE = 256  # of the photos on which thin masks are scratches
 
 
 class MaskSampler(Protocol):
@@ -261,15 +262,36 @@ def center_square_mask(height: int, width: int) -> Mask:
     return mask
 
 
+def _thin_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
+    """A window of a scratched photo, around a pixel of a scratch."""
+    tall, wide = max(height, _SCRATCHED_SIDE), max(width, _SCRATCHED_SIDE)
+    mask = scratch_mask(tall, wide, rng)
+    rows, columns = np.nonzero(mask)
+    chosen = int(rng.integers(len(rows)))
+    place = rng.random(2) * (height, width)
+    top = min(max(0, int(rows[chosen] - place[0])), tall - height)
+    left = min(max(0, int(columns[chosen] - place[1])), wide - width)
+    return mask[top : top + height, left : left + width]
+
+
 # --- samplers -----------------------------------------------------------------------------------
 
 
 class GeneratedMasks:
-    """Masks for training: all intervals up to ``max_area`` alike, half touching the border."""
+    """Masks for training: all intervals up to ``max_area`` alike, half touching the border.
 
-    def __init__(self, max_area: float = 0.6, kinds: Sequence[str] = MASK_KINDS) -> None:
+    A share ``thin`` of them are windows of scratches instead, as wide as on a photo of 256 pixels
+    whatever the size that is asked for: 1 to 9 pixels.
+    """
+
+    def __init__(
+        self, max_area: float = 0.6, kinds: Sequence[str] = MASK_KINDS, *, thin: float = 0.0
+    ) -> None:
         if not 0 < max_area <= 0.95:
             raise ValueError(f"max_area {max_area:g}: must be above 0 and at most 0.95")
+        if not 0 <= thin <= 1:
+            raise ValueError(f"thin {thin:g}: a share is from 0 to 1")
+        self.thin = float(thin)
         self.max_area = float(max_area)
         self.kinds = _check_kinds(kinds)
         count = max(1, round(self.max_area * 10))
@@ -278,6 +300,8 @@ class GeneratedMasks:
 
     def __call__(self, height: int, width: int, rng: np.random.Generator) -> Mask:
         """Return a ``np.bool_`` mask ``[height, width]``, ``True`` in the hole."""
+        if self.thin and rng.random() < self.thin:
+            return _thin_mask(height, width, rng)
         interval = self._intervals[int(rng.integers(len(self._intervals)))]
         return interval_mask(height, width, interval, rng, kinds=self.kinds)
 

@@ -42,6 +42,10 @@ class RNGenerator(InpaintingModel):
         eps_on: ``"region"``, or ``"map"`` as in the released code, see the same.
         bound: Most that gamma and beta of RN-L may reach, see
             :class:`regionnorm.LearnableRegionNorm2d`; None as in the paper.
+        skip: A convolution at full resolution sees the encoder's first features beside the
+            decoder's last, and the output sees its result: what goes on across a hole of a few
+            pixels need not pass a quarter of the resolution. The output's weights for it start
+            at 0.
         output_scale: What the last convolution's result is multiplied by. Its inputs move
             together: at 1 a single early step of Adam shifts a pixel by a tenth of the range, where
             the residual wanted with ``prefill="diffusion"`` is a few hundredths.
@@ -65,6 +69,7 @@ class RNGenerator(InpaintingModel):
         track_running_stats: bool = False,
         eps_on: Literal["region", "map"] = "region",
         bound: float | None = None,
+        skip: bool = False,
         output_scale: float = 1.0,
     ) -> None:
         super().__init__()
@@ -111,7 +116,11 @@ class RNGenerator(InpaintingModel):
             AddedNoise(channels) if noise else nn.Identity() for channels in (2 * width, width)
         )
         self.decoder_norms = nn.ModuleList([norm(decoder, 2 * width), norm(decoder, width)])
-        self.output = NarrowConv2d(width, 3, 7, padding=3, padding_mode="reflect")
+        self.skip = nn.Conv2d(2 * width, width, 3, padding=1) if skip else None
+        self.skip_norm = norm(encoder, width) if skip else None
+        self.output = NarrowConv2d(
+            2 * width if skip else width, 3, 7, padding=3, padding_mode="reflect"
+        )
         self._initialise(residual)
 
     def fill(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -123,16 +132,21 @@ class RNGenerator(InpaintingModel):
             x = image + mask
         # One mask per resolution, made once and shared by all layers.
         masks = [mask, *(resize_mask(mask, _halved(mask, times)) for times in (1, 2))]
+        first = None  # the encoder's features at full resolution, for the skip
         for convolution, normalise, region in zip(
             self.encoder, self.encoder_norms, masks, strict=True
         ):
             x = normalise(convolution(x), region)
+            first = x if self.skip is not None and first is None else first
         for block in self.residual:
             x = block(x, masks[2])
         for convolution, noise, normalise, region in zip(
             self.decoder, self.decoder_noise, self.decoder_norms, masks[1::-1], strict=True
         ):
             x = normalise(noise(convolution(x)), region)
+        if self.skip is not None and self.skip_norm is not None and first is not None:
+            beside = self.skip_norm(self.skip(torch.cat([x, first], dim=1)), mask)
+            x = torch.cat([x, beside], dim=1)
         x = torch.tanh(self.output(x).float() * self.output_scale)
         return start + x if self.prefill == "diffusion" else (x + 1) / 2
 
@@ -155,6 +169,9 @@ class RNGenerator(InpaintingModel):
             nn.init.zeros_(self.output.weight)
         else:
             nn.init.normal_(self.output.weight, std=0.02)
+        if self.skip is not None:
+            with torch.no_grad():
+                self.output.weight[:, self.skip.out_channels :] = 0
 
     def _convolutions(self) -> list[nn.Conv2d | nn.ConvTranspose2d]:
         """The network's own convolutions, without those inside RN-L."""

@@ -199,7 +199,7 @@ def mask_sampler(recipe: Recipe) -> MaskSampler:
     masks then.
     """
     if recipe.masks in ("generated", "fields"):
-        return GeneratedMasks(recipe.max_area)
+        return GeneratedMasks(recipe.max_area, thin=recipe.thin)
     return CenterSquare() if recipe.masks == "center" else MaskFolder(recipe.masks)
 
 

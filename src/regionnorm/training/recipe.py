@@ -75,6 +75,7 @@ class Recipe:
     flip: bool = True
     masks: str = "generated"
     max_area: float = Field(default=0.6, gt=0, le=0.95)
+    thin: float = Field(default=0.0, ge=0, le=1)  # share of generated masks that are scratches
     workers: int = Field(default=2, ge=0)
     # Photos decoded once into the device's memory; auto: on CUDA, if they fit.
     resident: Literal["auto", "never", "always"] = "auto"
