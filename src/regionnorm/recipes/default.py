@@ -16,6 +16,11 @@ _SHIPPED: dict[str, bool | int | float | str] = {
     # Without these, a loss on features makes the decoder draw a grid.
     "upsample": "pixelshuffle-blur",
     "noise": True,
+    # How strong the residual has to be depends on the photo's contrast, which statistics of the
+    # photo itself take away.
+    "stats": "batch",
+    "track_running_stats": True,
+    "skip": True,
 }
 
 
@@ -30,6 +35,7 @@ def default() -> Recipe:
         # Crops at about the photos' own resolution, as the network meets them in use.
         min_scale=0.4,
         max_scale=0.8,
+        thin=0.3,
         batch=8,
         steps=12_000,
         lr=5e-4,
