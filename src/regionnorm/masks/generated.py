@@ -263,15 +263,17 @@ def center_square_mask(height: int, width: int) -> Mask:
 
 
 def _thin_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
-    """A window of a scratched photo, around a pixel of a scratch."""
-    tall, wide = max(height, _SCRATCHED_SIDE), max(width, _SCRATCHED_SIDE)
-    mask = scratch_mask(tall, wide, rng)
-    rows, columns = np.nonzero(mask)
-    chosen = int(rng.integers(len(rows)))
-    place = rng.random(2) * (height, width)
-    top = min(max(0, int(rows[chosen] - place[0])), tall - height)
-    left = min(max(0, int(columns[chosen] - place[1])), wide - width)
-    return mask[top : top + height, left : left + width]
+    """A window around a pixel of a scratch; beyond the scratched photo's border nothing is hole."""
+    scratched = scratch_mask(_SCRATCHED_SIDE, _SCRATCHED_SIDE, rng)
+    row, column = rng.choice(np.argwhere(scratched))
+    # Where that pixel comes to lie, as far as the window stays inside.
+    down, right = rng.integers((height, width))
+    top = min(max(0, int(row - down)), max(0, _SCRATCHED_SIDE - height))
+    left = min(max(0, int(column - right)), max(0, _SCRATCHED_SIDE - width))
+    window = scratched[top : top + height, left : left + width]
+    mask = np.zeros((height, width), np.bool_)
+    mask[: window.shape[0], : window.shape[1]] = window
+    return mask
 
 
 # --- samplers -----------------------------------------------------------------------------------
@@ -280,8 +282,8 @@ def _thin_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
 class GeneratedMasks:
     """Masks for training: all intervals up to ``max_area`` alike, half touching the border.
 
-    A share ``thin`` of them are windows of scratches instead, as wide as on a photo of 256 pixels
-    whatever the size that is asked for: 1 to 9 pixels.
+    A share ``thin`` of them are windows of a scratched photo of 256 pixels instead, so that
+    scratches are 1 to 10 pixels wide whatever size is asked for.
     """
 
     def __init__(
