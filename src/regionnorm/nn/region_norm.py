@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regionnorm.ops import channel_mean_max, learnable_region_norm, region_norm
+from regionnorm.ops.given import learnable_region_norm_by, region_norm_by
 from regionnorm.ops.moments import (
     Moments,
     find_regions,
@@ -87,8 +88,14 @@ class RegionLayer(nn.Module):
 
     def _uses_kernels(self) -> bool:
         """Whether the statistics are those of the input alone, as the kernels take them."""
-        remembered = self.track_running_stats and not self.training
+        remembered = self._remembered() is not None
         return not (remembered or self._synchronises() or self.eps_on == "map")
+
+    def _remembered(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance ``[K, C]`` to normalise by in evaluation; None: the input's own."""
+        if self.running_mean is None or self.running_var is None or self.training:
+            return None
+        return self.running_mean, self.running_var
 
     def _synchronises(self) -> bool:
         # Never in evaluation, which one process may do alone.
@@ -96,8 +103,8 @@ class RegionLayer(nn.Module):
 
     def _normalise(self, x: Tensor, regions: Regions) -> Tensor:
         """Normalise by statistics that the kernels do not take."""
-        if self.running_mean is not None and self.running_var is not None and not self.training:
-            mean, variance = self.running_mean.t()[None], self.running_var.t()[None]
+        if (remembered := self._remembered()) is not None:
+            mean, variance = (average.t()[None] for average in remembered)
             return normalise_regions(x, regions, mean, variance, self.eps)
         moments = region_moments(
             x, regions, batch=self.stats == "batch", synchronise=self._synchronises()
@@ -240,6 +247,13 @@ class RegionNorm2d(RegionLayer):
             mask = mask.long()
         elif not mask.is_floating_point():
             mask = mask.bool()
+        if (remembered := self._remembered()) is not None:
+            relu = self.activation == "relu"
+            by_kernel = region_norm_by(
+                x, mask, *remembered, self.weight, self.bias, eps=self.eps, relu=relu
+            )
+            if by_kernel is not None:
+                return by_kernel
         if not self._uses_kernels():
             return self._in_plain_torch(x, mask)
 
@@ -364,6 +378,18 @@ class LearnableRegionNorm2d(RegionLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` ``[N, C, H, W]`` by the regions found in it."""
+        if (remembered := self._remembered()) is not None:
+            by_kernel = learnable_region_norm_by(
+                x,
+                *remembered,
+                self.response.weight,
+                *self._affine(),
+                threshold=self.threshold,
+                eps=self.eps,
+                relu=self.activation == "relu",
+            )
+            if by_kernel is not None:
+                return by_kernel
         if not self._uses_kernels():
             return self._in_plain_torch(x)
 

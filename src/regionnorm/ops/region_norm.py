@@ -25,6 +25,7 @@ __all__ = [
     "region_labels",
     "region_norm",
     "region_norm_per_pixel",
+    "uses_cpu_kernels",
 ]
 
 STATS = ("instance", "batch", "layer", "group:G")
@@ -235,6 +236,11 @@ def _kernels(num_regions: int, kind: str, x: Tensor, *others: Tensor | None) -> 
     if visible or not (numba_works() if on_cpu else gpu_launch.works(x.device, x.dtype)):
         return plain
     return module
+
+
+def uses_cpu_kernels(num_regions: int, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the CPU's kernels would be called for such arguments."""
+    return _kernels(num_regions, "batch", x, *others) is cpu
 
 
 # A subclass (a fake tensor, a distributed one) has a way of its own to run operations.

@@ -17,6 +17,7 @@ from regionnorm.ops.second_order import gradients_again, in_dtype_of
 
 __all__ = [
     "MAX_REGIONS",
+    "as_bytes",
     "channel_mean_max",
     "learnable_region_norm",
     "region_norm",
@@ -39,7 +40,7 @@ def region_norm(
     relu: bool,
 ) -> Tensor:
     """As :func:`regionnorm.ops.plain.region_norm`."""
-    tensors = (x, _bytes(labels), weight, bias)
+    tensors = (x, as_bytes(labels), weight, bias)
     return _call("region_norm", tensors, (num_regions, *groups, eps, relu))
 
 
@@ -54,7 +55,7 @@ def region_norm_per_pixel(
     relu: bool,
 ) -> Tensor:
     """As :func:`regionnorm.ops.plain.region_norm_per_pixel`."""
-    tensors = (x, _bytes(labels), scale, shift)
+    tensors = (x, as_bytes(labels), scale, shift)
     return _call("per_pixel", tensors, (*groups, eps, relu))
 
 
@@ -80,7 +81,8 @@ def channel_mean_max(x: Tensor) -> Tensor:
     return _call("mean_max", (x,), ()).to(x.dtype)
 
 
-def _bytes(labels: Tensor) -> Tensor:
+def as_bytes(labels: Tensor) -> Tensor:
+    """Labels as the kernels read them."""
     return labels.view(torch.uint8) if labels.dtype == torch.bool else labels.to(torch.uint8)
 
 

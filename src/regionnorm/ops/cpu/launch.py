@@ -19,8 +19,10 @@ from regionnorm.ops.statistics import give_statistics
 __all__ = [
     "affine_backward",
     "affine_forward",
+    "affine_given",
     "learned_backward",
     "learned_forward",
+    "learned_given",
     "mean_max",
     "mean_max_backward",
     "pixel_backward",
@@ -61,6 +63,20 @@ def affine_forward(
     )
     give_statistics(found[1])
     return found
+
+
+def affine_given(
+    x: Tensor,
+    labels: Tensor,
+    stats: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """Result of ``region_norm`` by given statistics ``[4, N, K, C]``, in channels-last."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    affine = float32(weight), float32(bias)
+    return rows.affine_given(x, labels.contiguous(), stats, *affine, relu)
 
 
 def affine_backward(
@@ -190,6 +206,22 @@ def learned_forward(
         x, _hole(response, threshold), scale, shift, kind, num_groups, eps, relu
     )
     return out, stats, summary, response
+
+
+def learned_given(
+    x: Tensor,
+    stats: Tensor,
+    response_weight: Tensor,
+    affine_weight: Tensor,
+    affine_bias: Tensor,
+    threshold: float,
+    relu: bool,
+) -> Tensor:
+    """Result of ``learnable_region_norm`` by given statistics ``[4, N, 2, C]``, channels-last."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    response = torch.sigmoid_(_convolve(rows.mean_max(x), response_weight, None))
+    scale, shift = _scale_and_shift(response, affine_weight, affine_bias)
+    return rows.pixel_given(x, stats, _maps(_hole(response, threshold), scale, shift, relu))
 
 
 def learned_backward(

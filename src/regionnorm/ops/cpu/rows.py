@@ -16,10 +16,12 @@ from regionnorm.ops.cpu.call import group_planes, run
 __all__ = [
     "affine_backward",
     "affine_forward",
+    "affine_given",
     "mean_max",
     "mean_max_backward",
     "pixel_backward",
     "pixel_forward",
+    "pixel_given",
 ]
 
 BLOCK_VALUES = 1 << 14  # values of a block
@@ -37,14 +39,26 @@ def affine_forward(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """Result, and the statistics ``[4, N, K, C]``."""
-    out = torch.empty_like(x)
     stats = _statistics(x, labels, regions, kind, num_groups, eps)
+    return affine_given(x, labels, stats, weight, bias, relu), stats
+
+
+def affine_given(
+    x: Tensor,
+    labels: Tensor,
+    stats: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """Result by statistics ``[4, N, K, C]``, of which the last is not read."""
+    out = torch.empty_like(x)
     chunk, tasks = _blocks(x)
     run(
         "rows_forward",
         x,
         tasks,
-        regions=regions,
+        regions=stats.shape[2],
         relu=relu,
         labels=labels,
         x=x,
@@ -52,7 +66,7 @@ def affine_forward(
         stats=_table(stats, weight, bias),
         chunk=chunk,
     )
-    return out, stats
+    return out
 
 
 def affine_backward(
@@ -90,12 +104,17 @@ def pixel_forward(
     x: Tensor, kind: str, num_groups: int, eps: float, given: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """Result, and the statistics ``[4, N, 2, C]``. ``given``: labels, maps, step, ReLU."""
-    out = torch.empty_like(x)
     stats = _statistics(x, given["labels"], 2, kind, num_groups, eps)
+    return pixel_given(x, stats, given), stats
+
+
+def pixel_given(x: Tensor, stats: Tensor, given: dict[str, Any]) -> Tensor:
+    """Result by statistics ``[4, N, 2, C]``, of which the last is not read."""
+    out = torch.empty_like(x)
     chunk, tasks = _blocks(x)
     table = _table(stats, None, None)
     run("rows_pixel_forward", x, tasks, x=x, out=out, stats=table, chunk=chunk, **given)
-    return out, stats
+    return out
 
 
 def pixel_backward(
