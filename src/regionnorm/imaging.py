@@ -22,6 +22,7 @@ from regionnorm.files.whole import decode, save_image
 __all__ = [
     "MASK_THRESHOLD",
     "array_to_image",
+    "check_mask_writable",
     "check_size",
     "check_writable",
     "composite",
@@ -139,6 +140,13 @@ def check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
             f"cannot write {path}: the result is {size[0]}x{size[1]} and "
             f"{format_name} holds {most} pixels a side; use .png or .tif"
         )
+
+
+def check_mask_writable(path: str | os.PathLike[str]) -> None:
+    """Raise what :func:`check_writable` would raise for a mask, and for JPEG, which changes it."""
+    if as_place(path).suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError(f"cannot save the mask as {path}: JPEG adds noise; use .png")
+    check_writable(path, "L")
 
 
 def check_writable(

@@ -22,8 +22,6 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.filling.stopping import stop_if_asked
-from regionnorm.masks.check import CheckedMask
-from regionnorm.photo import Photo
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
@@ -349,36 +347,8 @@ def test_program_that_leaves_lets_the_next_one_begin(
 # --- finding what should go ----------------------------------------------------------------------
 
 
-class Search:
-    """What finds marks, held back until it is let go; counts whose photos it has seen."""
-
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, int]] = []
-        self.go_on = threading.Event()
-
-    def __call__(self, photo: Photo, rule: str) -> CheckedMask:
-        self.sizes.append(photo.size)
-        assert self.go_on.wait(60)
-        return CheckedMask(np.ones(photo.size[::-1], bool))
-
-    def seen(self, count: int) -> None:
-        """Wait until so many are at work."""
-        began = time.monotonic()
-        while len(self.sizes) < count:
-            assert time.monotonic() - began < 20
-            time.sleep(0.01)
-
-
-@pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
-    made = Search()
-    monkeypatch.setattr("regionnorm.web.handlers.make_mask", made)
-    yield made
-    made.go_on.set()
-
-
 def test_one_visitors_finds_hold_up_no_photo_no_fill_and_no_others_find(
-    address: str, make_photo: Maker, search: Search
+    address: str, make_photo: Maker, search: Any
 ) -> None:
     with Page(address) as many, Page(address) as other, ThreadPoolExecutor(12) as pool:
         number = many.open("many.png", make_photo(60, 40))["number"]
@@ -401,7 +371,7 @@ def test_one_visitors_finds_hold_up_no_photo_no_fill_and_no_others_find(
 
 
 def test_find_of_one_who_has_left_is_not_begun(
-    address: str, make_photo: Maker, search: Search
+    address: str, make_photo: Maker, search: Any
 ) -> None:
     with Page(address) as one, Page(address) as two, Page(address) as gone, Page(address) as last:
         numbers = [

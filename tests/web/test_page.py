@@ -21,8 +21,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.masks.check import CheckedMask
-from regionnorm.photo import Photo
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 
@@ -675,34 +673,13 @@ def test_growth_leaves_what_was_filled_by_hand_and_what_is_not_the_last(
 # --- what is found --------------------------------------------------------------------------------
 
 
-class Search:
-    """What finds marks, held back until it is let go."""
-
-    def __init__(self) -> None:
-        self.go_on = threading.Event()
-
-    def __call__(self, photo: Photo, rule: str) -> CheckedMask:
-        assert self.go_on.wait(60)
-        hole = np.zeros(photo.size[::-1], bool)
-        hole[10:20, 10:20] = True
-        return CheckedMask(hole)
-
-
-@pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
-    made = Search()
-    monkeypatch.setattr("regionnorm.web.handlers.make_mask", made)
-    yield made
-    made.go_on.set()
-
-
 def find(page: Page, what: str) -> None:
     page.locator(".rn-find summary").click()
     page.locator(f"[data-do={what}]").click()
 
 
 def test_finds_go_one_after_the_other_are_said_and_filled_when_they_have_come(
-    page: Page, thing: Path, search: Search
+    page: Page, thing: Path, search: Any
 ) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -732,7 +709,7 @@ def test_finds_go_one_after_the_other_are_said_and_filled_when_they_have_come(
     expect(page.locator("[data-do=text]")).to_be_enabled()
 
 
-def test_what_is_being_found_is_left_by_escape(page: Page, thing: Path, search: Search) -> None:
+def test_what_is_being_found_is_left_by_escape(page: Page, thing: Path, search: Any) -> None:
     open_photo(page, thing)
     find(page, "text")
     expect(page.locator(".rn-finding")).to_be_visible()
@@ -746,7 +723,7 @@ def test_what_is_being_found_is_left_by_escape(page: Page, thing: Path, search: 
 
 
 def test_mask_that_comes_when_the_photo_is_another_is_said_and_after_a_fill_it_still_fits(
-    page: Page, photo: Path, thing: Path, search: Search
+    page: Page, photo: Path, thing: Path, search: Any
 ) -> None:
     open_photo(page, photo)
     find(page, "scratches")

@@ -58,14 +58,20 @@ def select(
         from PIL import Image
 
         from regionnorm.files.whole import decode
-        from regionnorm.imaging import check_writable, write_image
+        from regionnorm.imaging import (
+            check_mask_writable,
+            check_size,
+            check_writable,
+            write_image,
+        )
         from regionnorm.masks.check import paint_preview
         from regionnorm.masks.levels import read_levels
         from regionnorm.masks.selection import find_segmenter, select_object
         from regionnorm.photo import read_photo
 
+    check_mask_writable(output)
     photo, stroke = read_photo(image), None
-    check_writable(output, "L", photo.size)
+    check_size(output, photo.size)
     if preview is not None:
         check_writable(preview, "RGB", photo.size)
     network = find_segmenter() if segmenter == "auto" else segmenter
@@ -107,8 +113,6 @@ def _check_places(
                 )
         if not overwrite:
             raise ValueError(f"{target} exists; allow replacing it")
-    if as_place(output).suffix.lower() in (".jpg", ".jpeg"):
-        raise ValueError(f"cannot save the mask as {output}: JPEG adds noise; use .png")
 
 
 def _numbers(option: str, text: str, count: int, example: str) -> list[int]:

@@ -32,7 +32,13 @@ from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
 from regionnorm.filling.expand import Margins, make_hole
 from regionnorm.filling.log import csv_report
-from regionnorm.imaging import check_size, check_writable, standardize, write_image
+from regionnorm.imaging import (
+    check_mask_writable,
+    check_size,
+    check_writable,
+    standardize,
+    write_image,
+)
 from regionnorm.masks.check import (
     CheckedMask,
     MaskOptions,
@@ -382,9 +388,7 @@ def _fill(inpainter: Fill, photo: Photo, mask: CheckedMask) -> Photo:
 def _check_extras(save_mask: Place | None, preview: Place | None) -> None:
     """Refuse files for a mask and a preview that could not be written."""
     if save_mask is not None:
-        if save_mask.suffix.lower() in (".jpg", ".jpeg"):
-            raise ValueError(f"cannot save the mask as {save_mask}: JPEG adds noise; use .png")
-        check_writable(save_mask, "L")
+        check_mask_writable(save_mask)
     if preview is not None:
         check_writable(preview, "RGB")
 

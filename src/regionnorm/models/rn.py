@@ -137,7 +137,8 @@ class RNGenerator(InpaintingModel):
             self.encoder, self.encoder_norms, masks, strict=True
         ):
             x = normalise(convolution(x), region)
-            first = x if self.skip is not None and first is None else first
+            if self.skip is not None and region is mask:
+                first = x
         for block in self.residual:
             x = block(x, masks[2])
         for convolution, noise, normalise, region in zip(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.nn.norm import make_norm
+from regionnorm.nn.norm import MaskedNorm, make_norm
 
 __all__ = ["ScratchNet", "grow", "logits_of_views"]
 
@@ -149,6 +149,11 @@ def _last(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
+def _norm(kind: str, channels: int, stats: str, *, activation: str | None) -> MaskedNorm:
+    options = {"track_running_stats": True} if kind == "rn-l" and stats == "batch" else {}
+    return make_norm(kind, channels, stats=stats, activation=activation, bound=0.5, **options)
+
+
 class _Unit(nn.Module):
     """A convolution, a norm and a ReLU."""
 
@@ -166,8 +171,7 @@ class _Unit(nn.Module):
         self.convolution = nn.Conv2d(
             channels, out, 3, stride=stride, padding=dilation, dilation=dilation
         )
-        options = {"track_running_stats": True} if norm == "rn-l" and stats == "batch" else {}
-        self.norm = make_norm(norm, out, stats=stats, activation="relu", bound=0.5, **options)
+        self.norm = _norm(norm, out, stats, activation="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Features to features."""
@@ -183,8 +187,7 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, norm: str, stats: str, dilation: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        options = {"track_running_stats": True} if norm == "rn-l" and stats == "batch" else {}
-        self.norm = make_norm(norm, channels, stats=stats, activation=None, bound=0.5, **options)
+        self.norm = _norm(norm, channels, stats, activation=None)
         self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
