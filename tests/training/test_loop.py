@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from PIL import Image
 
-from regionnorm.checkpoints.weights import load_pretrained, read_metadata
+from regionnorm.checkpoints.weights import load_pretrained, read_metadata, save_weights
+from regionnorm.models import InpaintingModel, create_model
+from regionnorm.models.narrowing import narrow
 from regionnorm.recipes import get_recipe
 from regionnorm.training import Losses, Recipe, train
 from regionnorm.training.loop import learning_rate
@@ -172,6 +175,25 @@ def test_weights_to_start_from_that_are_missing_are_named_in_one_line(
     with pytest.raises(ValueError, match=r"none\.safetensors") as caught:
         train(recipe, data=[photo_folder(1)], out=tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_starts_from_the_strongest_channels_of_a_wider_network(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, wider = photo_folder(2), tmp_path / "wider.safetensors"
+    torch.manual_seed(1)
+    save_weights(create_model("rn", width=8, blocks=2), wider)
+    options: dict[str, bool | int | float | str] = {"width": 4, "blocks": 1}
+    expected = create_model("rn", **options)
+    narrow(expected, cast(InpaintingModel, load_pretrained(wider)))
+    train(tiny(1, init=str(wider), options=options, lr=1e-12), data=[photos], out=tmp_path / "run")
+    for name, value in weights(tmp_path / "run").items():
+        if "running" not in name and value.is_floating_point():  # else a step moves them
+            torch.testing.assert_close(
+                value.float(), expected.state_dict()[name], atol=1e-3, rtol=0
+            )
+    with pytest.raises(ValueError, match="or a smaller width or fewer blocks"):
+        train(tiny(1, init=str(wider), options={"width": 9}), data=[photos], out=tmp_path / "no")
 
 
 def test_a_run_is_not_overwritten(photo_folder: Folder, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.files.whole import atomic_path
 from regionnorm.models import InpaintingModel, create_model
+from regionnorm.models.narrowing import narrow
 from regionnorm.nn.vgg import load_vgg19
 from regionnorm.training.recipe import Recipe
 from regionnorm.training.steps import Networks, Trained, make_step
@@ -106,6 +107,8 @@ class TrainingState:
     def _start_from(self, weights: str) -> None:
         """Take the weights of a network of the same kind, such as a run's or the shipped ones.
 
+        Of a wider or deeper RN generator the strongest channels are taken, see :func:`narrow`.
+
         Raises:
             ValueError: They belong to another network.
         """
@@ -115,12 +118,17 @@ class TrainingState:
                 f"init {weights!r} is an exported network, which cannot be trained; give the "
                 "weights that it was made of"
             )
-        if (start.name, start.options) != (self.model.name, self.model.options):
+        if (start.name, start.options) == (self.model.name, self.model.options):
+            self.model.load_state_dict(start.state_dict())
+            return
+        try:
+            narrow(self.model, start)
+        except ValueError as error:
             raise ValueError(
                 f"init {weights!r} is {start.name!r} with options {start.options}, not "
-                f"{self.model.name!r} with {self.model.options}; set the same model and options"
-            )
-        self.model.load_state_dict(start.state_dict())
+                f"{self.model.name!r} with {self.model.options}; set the same model and options, "
+                "or a smaller width or fewer blocks"
+            ) from error
 
     def _state(self) -> dict[str, Any]:
         on_cuda = self.fabric.device.type == "cuda"
