@@ -71,6 +71,20 @@ def test_what_the_library_advises_is_told_with_the_flag_that_does_it(
         assert sum(advice in text for text in library) >= 2, advice
 
 
+def test_no_flag_is_advised_that_the_command_lacks(
+    run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Callable[..., Image.Image]
+) -> None:
+    pytest.importorskip("matplotlib")
+    make_mask(60, 44).save(tmp_path / "mask.jpg", quality=30)
+    for command, advised in (("inpaint", True), ("visualize", False)):
+        code, _, err = run_cli(
+            command, photo, "--mask", tmp_path / "mask.jpg", "--output", tmp_path / f"{command}.png"
+        )
+        assert code == 0, err
+        assert "widen the mask by 2 pixels" in err
+        assert ("--dilate" in err) == advised
+
+
 def test_the_mask_options_work_together(
     run_cli: RunCli, tmp_path: Path, photo: Path, make_mask: Maker, small_weights: Path
 ) -> None:

@@ -243,6 +243,27 @@ def test_a_rule_makes_a_mask_for_every_photo(tmp_path: Path, make_photo: Maker) 
     assert [a.read_bytes() for a in again.done] == [b.read_bytes() for b in report.done]
 
 
+def test_a_folder_goes_on_where_a_run_stopped_between_mask_and_result(
+    tmp_path: Path, make_photo: Maker
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        photo = make_photo(60, 40)
+        photo.paste((0, 255, 0), (5, 5, 14, 20))
+        photo.save(folder / name)
+    places = {"save_mask": tmp_path / "masks", "preview": tmp_path / "shown"}
+    first = inpaint_path(red, folder, "color:#00ff00~0", tmp_path / "out", **places)
+    for result in first.done:
+        Path(result).unlink()
+    Image.new("L", (60, 40), 255).save(tmp_path / "masks" / "b.png")  # someone's own
+    again = inpaint_path(red, folder, "color:#00ff00~0", tmp_path / "out", **places)
+    assert [Path(done).name for done in again.done] == ["a.png"]
+    assert len(again.failed) == 1 and "b.png exists" in again.failed[0][1]
+    assert read_mask(tmp_path / "masks" / "b.png").all()
+    assert not (tmp_path / "out" / "b.png").exists()
+
+
 def test_photos_in_which_a_rule_finds_nothing_are_copied(tmp_path: Path, make_photo: Maker) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()

@@ -7,8 +7,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ __all__ = [
     "Method",
     "Precision",
     "Weights",
+    "offer_flags",
     "print_error",
     "print_note",
     "print_study_table",
@@ -82,6 +84,8 @@ FLAGS = {
     "choose another port or host": "--port, --host",
 }
 """What the library advises, which knows of no command line, and the flags that do it."""
+
+_offered: ContextVar[frozenset[str] | None] = ContextVar("offered", default=None)
 
 
 def wants_gpu(device: str | None) -> bool | None:
@@ -258,10 +262,17 @@ def print_note(message: str) -> None:
     print(printable(with_flags(" ".join(message.splitlines()))), file=sys.stderr)
 
 
+def offer_flags(names: Iterable[str]) -> None:
+    """Tell which flags the command that runs has: no other one is advised."""
+    _offered.set(frozenset(names))
+
+
 def with_flags(message: str) -> str:
     """Add the flags that do what the library advises."""
+    offered = _offered.get()
     for advice, flag in FLAGS.items():
-        message = message.replace(advice, f"{advice} ({flag})")
+        if offered is None or flag.split()[0].strip(",") in offered:
+            message = message.replace(advice, f"{advice} ({flag})")
     return message
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from regionnorm import __version__
-from regionnorm.cli.console import print_error
+from regionnorm.cli.console import offer_flags, print_error
 from regionnorm.cli.exporting import export
 from regionnorm.cli.filling import inpaint, serve_app
 from regionnorm.cli.making import convert, masks, models
@@ -106,6 +106,9 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+        return
+    command = cast(Any, context.command).get_command(context, context.invoked_subcommand)
+    offer_flags(flag for option in command.params for flag in option.opts)
 
 
 def _fail(message: str) -> int:

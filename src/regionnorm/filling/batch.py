@@ -36,6 +36,7 @@ from regionnorm.imaging import (
     check_mask_writable,
     check_size,
     check_writable,
+    read_image,
     standardize,
     write_image,
 )
@@ -332,7 +333,7 @@ def _fill_file(job: Job, settings: Settings, outcome: Outcome) -> None:
         check_target(photo, target)  # it may have grown beyond what the format holds
     outcome.hole = float(checked.hole.mean())
     outcome.warnings = (*photo.notes, *checked.warnings)
-    _write_extras(extras, photo, checked)
+    _write_extras(extras, photo, checked, settings)
     if target is not None:
         filled = _fill(settings.inpainter, photo, checked)
         write_photo(filled, target, quality=settings.quality)
@@ -394,27 +395,48 @@ def _check_extras(save_mask: Place | None, preview: Place | None) -> None:
 
 
 def _free_extras(job: Job, settings: Settings) -> list[Place | None]:
-    """Where the mask and the preview of a photo go."""
+    """Where the mask and the preview of a photo go.
+
+    A folder's run that was stopped may have left those of a photo without its result: there, what
+    exists is looked at when it is known what to write.
+    """
     extras = [settings.save_mask, settings.preview]
     if settings.folder:
         # A mask's name is its photo's stem, so that a folder of saved masks can be given again.
         name = job.name.with_suffix(".png")
         extras = [None if place is None else place / name for place in extras]
     for place in extras:
-        if place is not None:
+        if place is not None and not (settings.folder and _is_ours(place, settings)):
             _check_free(place, settings)
     return extras
 
 
-def _write_extras(extras: list[Place | None], photo: Photo, mask: CheckedMask) -> None:
+def _is_ours(place: Place, settings: Settings) -> bool:
+    """Whether a file may be what a stopped run has left."""
+    return place.is_file() and identity(place) not in settings.inputs
+
+
+def _write_extras(
+    extras: list[Place | None], photo: Photo, mask: CheckedMask, settings: Settings
+) -> None:
     levels = mask.hole.astype(np.uint8) * 255 if mask.cover is None else mask.cover
     mask_place, preview = extras
     if preview is not None:  # before the mask is there
         check_size(preview, photo.size)
     if mask_place is not None:
-        write_image(Image.fromarray(levels), mask_place)
+        _write_extra(Image.fromarray(levels), mask_place, settings)
     if preview is not None:
-        write_image(paint_preview(photo, mask.hole), preview)
+        _write_extra(paint_preview(photo, mask.hole), preview, settings)
+
+
+def _write_extra(image: Image.Image, place: Place, settings: Settings) -> None:
+    """Write a mask or a preview; one just like it that is there already stays."""
+    if settings.folder and not settings.overwrite and place.exists():
+        there = np.asarray(read_image(place).convert(image.mode))
+        if not np.array_equal(there, np.asarray(image)):
+            _check_free(place, settings)
+        return
+    write_image(image, place)
 
 
 # --- the report ----------------------------------------------------------------------------------
