@@ -472,9 +472,14 @@ def test_control_and_enter_fill_and_escape_leaves_wherever_the_hand_is(
     assert steps(page) == ["picture"]
     assert page.evaluate("regionnorm.frame.margins") == [0, 0, 0, 0]
     field = page.locator(".rn-margins input[name=left]")
+    # What was typed goes first; only then is anything else stopped.
+    page.evaluate("stops = 0; regionnorm.controls.escape = () => stops++; null")
     field.fill("70")
     field.press("Escape")
     expect(field).to_have_value("0")
+    assert page.evaluate("stops") == 0
+    field.press("Escape")
+    assert page.evaluate("stops") == 1
     field.fill("40")
     field.press("Control+Enter")
     page.wait_for_function("regionnorm.timeline.picture.width === 340")
@@ -516,6 +521,14 @@ def test_handles_are_sliders_whose_border_goes_where_the_arrow_points(
     ):
         handle.press(key)
         expect(handle).to_have_attribute("aria-valuenow", str(amount))
+    # One step for all presses until the handle is left.
+    handle.blur()
+    handle.press(more[0])
+    handle.press(more[1])
+    for amount in (0, 0):
+        page.keyboard.press("Control+z")
+        expect(handle).to_have_attribute("aria-valuenow", str(amount))
+    assert steps(page) == ["picture"]
 
 
 def test_eraser_undo_redo_clear_and_shortcuts(page: Page, photo: Path) -> None:
@@ -988,7 +1001,7 @@ def test_several_photos_are_filled_at_once(
     dialog.locator("[data-take=photos] input").set_input_files(photos)
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos, 0 masks")
     dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
-    start.click()
+    dialog.locator(".rn-rule input").press("Control+Enter")
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos filled.")
     with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
         assert packed.namelist() == ["0-filled.png", "1-filled.png"]

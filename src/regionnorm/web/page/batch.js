@@ -22,6 +22,9 @@ export class Batch {
     }
     for (const choice of [this.rule, this.what]) choice.addEventListener('change', () => this.refresh());
     this.start.addEventListener('click', () => this.fill());
+    dialog.addEventListener('keydown', (event) => {
+      if ((event.ctrlKey || event.metaKey) && event.key === 'Enter' && !this.start.disabled) this.fill();
+    });
     this.zip.addEventListener('click', () => save(this.server.address(`batches/${this.number}/filled.zip`), 'filled.zip'));
   }
 

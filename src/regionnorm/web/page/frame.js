@@ -7,7 +7,7 @@ const PAGE = 5; // such steps, with Shift or by Page Up and Page Down
 const EDGE = 16; // screen pixels that a handle stays inside the stage
 
 export class Frame {
-  // `page` has `timeline`, `view`, `find(selector)` and `say(place, text)`.
+  // `page` has `timeline`, `fills`, `view`, `find(selector)` and `say(place, text)`.
   constructor(page) {
     this.page = page;
     this.beyond = page.find('.rn-beyond');
@@ -18,7 +18,7 @@ export class Frame {
     this.handles.forEach((handle, side) => this.connect(handle, side));
     this.fields.forEach((field, side) => {
       field.addEventListener('change', () => this.set(side, Math.round(Number(field.value) || 0)));
-      field.addEventListener('keydown', (event) => event.key === 'Escape' && this.show());
+      field.addEventListener('keydown', (event) => event.key === 'Escape' && this.takeBack(event, side));
     });
   }
 
@@ -40,13 +40,23 @@ export class Frame {
     return this.margins.map((old, index) => (index === side ? Math.min(this.most(side), Math.max(0, amount)) : old));
   }
 
-  set(side, amount) {
-    if (!this.page.timeline.picture) return;
+  // `walk` is the same for all presses of a key until its handle is left: one step to undo.
+  set(side, amount, walk) {
+    const { timeline, fills } = this.page;
+    if (!timeline.picture) return;
+    const { last } = timeline;
     const margins = this.with(side, amount);
     this.drawn = null;
     this.page.say('fill', '');
-    if (String(margins) === String(this.page.timeline.margins)) this.show();
-    else this.page.timeline.add({ kind: 'expand', margins });
+    if (String(margins) === String(timeline.margins)) this.show();
+    else if (walk && last.walk === walk && last !== fills.running?.mark) timeline.replace({ kind: 'expand', margins, walk });
+    else timeline.add({ kind: 'expand', margins, walk });
+  }
+
+  // What was typed into a field goes before anything else that Escape stops.
+  takeBack(event, side) {
+    if (event.target.value !== String(this.margins[side])) event.stopPropagation();
+    this.show();
   }
 
   connect(handle, side) {
@@ -68,11 +78,13 @@ export class Frame {
       this.held = null;
     });
     handle.addEventListener('pointercancel', () => this.drop());
+    let walk = {};
+    handle.addEventListener('blur', () => (walk = {}));
     handle.addEventListener('keydown', (event) => {
       const amount = this.amountBy(event, side);
       if (amount === undefined) return;
       event.preventDefault();
-      this.set(side, amount);
+      this.set(side, amount, walk);
     });
   }
 
