@@ -1,4 +1,4 @@
-"""Speed of the whole generator, of a training step and of a cold start, as ratios.
+"""Speed of the generator, of a training step, of the weights and of a cold start, as ratios.
 
 Both sides of a ratio are measured in turns in one process; a figure is the ratio of medians. Saves
 ``out/bench/network.json`` and ``out/bench/network.md``. Figures in bfloat16 are left out on
@@ -38,6 +38,7 @@ TARGETS = {
     "generator rn, bfloat16 / float32": 0.5,
     "training step float32, rn / baseline-in": 1.2,
     "second start / (2 x import torch + forward)": 1.0,
+    "fill at 512x512 float32, fast / default": 0.5,
 }
 
 
@@ -138,6 +139,32 @@ def training_step(repeat: int) -> dict[str, float]:
     }
 
 
+def shipped(repeat: int) -> dict[str, float]:
+    """A 512x512 photo filled by the network alone, with the light weights and the default ones."""
+    image, mask = photo_and_mask(512)
+    photo = Image.fromarray((image[0].permute(1, 2, 0) * 255).byte().numpy())
+    hole = Image.fromarray(np.uint8(mask[0, 0] * 255))
+
+    def fill(name: str, precision: str) -> Callable[[], object]:
+        inpainter = Inpainter(name, method="network", precision=precision)
+        return lambda: inpainter(photo, hole)
+
+    words = {"float32": "fp32"} | ({"bfloat16": "bf16"} if HALF else {})
+    seconds = in_turns(
+        {
+            f"{name} {word}": fill(name, words[word])
+            for name in ("fast", "default")
+            for word in words
+        },
+        repeat,
+    )
+    return {
+        f"fill at 512x512 {word}, fast / default": seconds[f"fast {word}"]
+        / seconds[f"default {word}"]
+        for word in words
+    }
+
+
 def cold_start(repeat: int) -> dict[str, float]:
     """``regionnorm inpaint`` of one 512x512 photo, after a first start that compiles kernels."""
     with tempfile.TemporaryDirectory() as name:
@@ -195,6 +222,7 @@ def main() -> None:
 
     figures = generator(arguments.width, arguments.repeat)
     figures |= training_step(max(3, arguments.repeat // 2))
+    figures |= shipped(arguments.repeat)
     figures |= cold_start(max(3, arguments.repeat // 2))
     table = to_markdown(figures)
     for name, text in (("network.json", json.dumps(figures, indent=2)), ("network.md", table)):

@@ -488,6 +488,20 @@ def test_masks_of_several_photos_are_found_by_name_or_made(
     assert {line["photo"] for line in told if "photo" in line} == {"b.png"}
 
 
+def test_photos_in_which_nothing_is_found_come_back_as_they_are(
+    page: Page, make_photo: Maker
+) -> None:
+    scratched, clean = make_photo(200, 150), Image.new("RGB", (90, 60), "gray")
+    scratched.paste("white", (20, 70, 180, 72))
+    batch = f"batches/{page.post('batches').json()['batch']}"
+    page.post(f"{batch}/photos?name=all.zip", zipped(scratched=scratched, clean=clean))
+    last = lines(page.post(f"{batch}/fills?rule=auto:scratches-classical"))[-1]
+    assert (last["filled"], last["unchanged"], last["failed"]) == (1, 1, [])
+    with zipfile.ZipFile(io.BytesIO(page.get(f"{batch}/filled.zip").content)) as packed:
+        assert packed.namelist() == ["scratched-filled.png", "clean.png"]
+        assert packed.read("clean.png") == png(clean)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -18,8 +18,8 @@ def export(
         str,
         typer.Argument(
             metavar="NAME",
-            help="default, a weights file, a training run's folder, a hub repository, or a name "
-            "from `regionnorm models`, which is exported untrained.",
+            help="default, fast, a weights file, a training run's folder, a hub repository, or a "
+            "name from `regionnorm models`, which is exported untrained.",
         ),
     ] = "default",
     output: Annotated[

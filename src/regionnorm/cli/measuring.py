@@ -42,7 +42,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="default, a weights file, exemplar, telea, ns or biharmonic; "
+            help="default, fast, a weights file, exemplar, telea, ns or biharmonic; "
             "default+completion is what inpaint does.  [default: default ns telea]",
             show_default=False,
         ),
@@ -182,7 +182,7 @@ def visualize(
     invert_mask: InvertMask = False,
     fit_mask: FitMask = False,
     model: Annotated[
-        str, typer.Option(help="default, a weights file, or a training run's folder.")
+        str, typer.Option(help="default, fast, a weights file, or a training run's folder.")
     ] = "default",
     device: Device = None,
 ) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from regionnorm._extras import require
 from regionnorm.files.formats import IMAGE_SUFFIXES
 from regionnorm.files.whole import atomic_path, check_pixels
+from regionnorm.filling.batch import inpaint_path
 from regionnorm.web.api import PageApi, check_rule, file_name
 from regionnorm.web.line import Job
-from regionnorm.web.pictures import fill_file
 from regionnorm.web.visitors import Gone, Visitor, random_folder
 
 __all__ = ["BatchApi"]
@@ -38,6 +38,7 @@ class _Batch:
     masks: dict[str, Path] = field(default_factory=dict)
     size: int = 0
     done: dict[str, Path] = field(default_factory=dict)
+    unchanged: set[str] = field(default_factory=set)  # of those: a rule found nothing in them
     failed: dict[str, str] = field(default_factory=dict)
     busy: bool = False
 
@@ -177,7 +178,9 @@ class BatchApi:
             yield {"state": "running", "packing": True}
             await asyncio.to_thread(_pack, batch)
             failed = [{"photo": name, "error": words} for name, words in batch.failed.items()]
-            yield {"state": "done", "filled": len(batch.done), "failed": failed}
+            unchanged = len(batch.unchanged)
+            filled = len(batch.done) - unchanged
+            yield {"state": "done", "filled": filled, "unchanged": unchanged, "failed": failed}
         except Exception as error:
             yield {"state": "failed", "error": self.page.explain(error)[1]}
         finally:
@@ -189,7 +192,13 @@ class BatchApi:
         check_pixels(photo, self.page.handlers.max_megapixels)
         mask = masks.find(name)
         folder = random_folder(batch.folder)
-        batch.done[name] = fill_file(self.page.handlers.inpainter, photo, mask, folder)
+        # Each photo has a folder of its own; in a folder, what a rule finds nothing in is copied.
+        report = inpaint_path(self.page.handlers.inpainter, photo.parent, mask, folder)
+        for _, reason in report.failed:
+            raise ValueError(reason)
+        if report.unchanged:
+            batch.unchanged.add(name)
+        batch.done[name] = next(folder.iterdir())
 
     async def give(self, request: Any) -> Any:
         """The zip of all that was filled."""
@@ -229,7 +238,8 @@ def _pack(batch: _Batch) -> None:
     """Write the zip; images are packed already."""
     names: dict[str, Path] = {}
     for name, path in batch.done.items():
-        names[_free_name(f"{Path(name).stem}-filled{path.suffix}", names)] = path
+        ending = "" if name in batch.unchanged else "-filled"
+        names[_free_name(f"{Path(name).stem}{ending}{path.suffix}", names)] = path
     with (
         atomic_path(batch.folder / "filled.zip") as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,

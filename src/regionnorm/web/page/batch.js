@@ -68,8 +68,9 @@ export class Batch {
       const last = await this.server.follow('POST', `batches/${this.number}/fills${rule}`, undefined, (line) => this.tell(line));
       if (last.state !== 'done') throw new Error(last.error ?? 'The photos were not filled; try again.');
       this.busy = false;
-      this.refresh(`${count(last.filled, 'photo')} filled.`);
-      this.zip.hidden = !last.filled;
+      const untouched = last.unchanged ? ` Nothing was found in ${last.unchanged}, which stay as they are.` : '';
+      this.refresh(`${count(last.filled, 'photo')} filled.${untouched}`);
+      this.zip.hidden = !(last.filled || last.unchanged);
       if (last.failed.length) this.say('batch', last.failed.map(({ photo, error }) => `${photo}: ${error}`).slice(0, 5).join(' · '));
     } catch (error) {
       this.busy = false;
