@@ -155,10 +155,10 @@ def test_a_runs_folder_gives_its_best_weights(tmp_path: Path) -> None:
     assert model.options["width"] == 8
 
 
-def test_default_weights_come_with_the_package_and_fill_a_hole() -> None:
-    assert "default" in packaged_weights()
-    assert packaged_weights()["default"].stat().st_size < 25e6
-    model = load_pretrained()
+@pytest.mark.parametrize(("name", "most"), [("default", 25e6), ("fast", 2e6)])
+def test_weights_come_with_the_package_and_fill_a_hole(name: str, most: float) -> None:
+    assert packaged_weights()[name].stat().st_size < most
+    model = load_pretrained(name)
     image = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 24:40, 24:40] = 1

@@ -73,7 +73,7 @@ def fast() -> Recipe:
     return replace(
         default_features(),
         name="fast",
-        options={**_SHIPPED, "width": 24, "blocks": 3},
+        options={**_SHIPPED, "width": 24, "blocks": 2},
         size=128,
         batch=6,
         steps=3_000,
