@@ -44,12 +44,12 @@ export class Frame {
   set(side, amount, walk) {
     const { timeline, fills } = this.page;
     if (!timeline.picture) return;
-    const { last } = timeline;
+    const last = timeline.steps[timeline.at - 1];
     const margins = this.with(side, amount);
     this.drawn = null;
     this.page.say('fill', '');
     if (String(margins) === String(timeline.margins)) this.show();
-    else if (walk && last.walk === walk && last !== fills.running?.mark) timeline.replace({ kind: 'expand', margins, walk });
+    else if (walk && last.walk === walk && last !== fills.running?.mark) timeline.replace(last, { kind: 'expand', margins, walk });
     else timeline.add({ kind: 'expand', margins, walk });
   }
 

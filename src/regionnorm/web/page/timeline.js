@@ -84,17 +84,6 @@ export class Timeline {
     this.changed();
   }
 
-  // The step that was done last.
-  get last() {
-    return this.steps[this.at - 1];
-  }
-
-  // Let another step stand for the last one.
-  replace(step) {
-    this.steps.splice(this.at - 1, Infinity, step);
-    this.changed();
-  }
-
   // A fill has come back: what was painted meanwhile, after `mark`, is painted on it.
   // Returns false where `mark` is not in effect any more.
   insert(mark, picture) {
