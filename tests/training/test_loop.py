@@ -196,6 +196,16 @@ def test_a_run_starts_from_the_strongest_channels_of_a_wider_network(
         train(tiny(1, init=str(wider), options={"width": 9}), data=[photos], out=tmp_path / "no")
 
 
+def test_a_run_goes_on_without_the_weights_that_it_started_from(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run, first = photo_folder(2), tmp_path / "run", tmp_path / "first.safetensors"
+    save_weights(create_model("rn", **tiny(1).options), first)
+    train(tiny(1, init=str(first)), data=[photos], out=run)
+    first.unlink()
+    assert train(tiny(2, init=str(first)), data=[photos], out=run, resume=True)
+
+
 def test_a_run_is_not_overwritten(photo_folder: Folder, tmp_path: Path) -> None:
     photos = photo_folder(2)
     train(tiny(1), data=[photos], out=tmp_path / "run")

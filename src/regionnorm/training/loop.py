@@ -95,8 +95,16 @@ def train(
     if fabric.device.type == "cpu":
         keep_freed_memory()
     problem = compiler_problem(fabric.device) if recipe.compile else None
-    state = TrainingState(fabric, recipe if problem is None else replace(recipe, compile=False))
-    if checkpoint.exists():
+    begun = checkpoint.exists()
+    state = TrainingState(
+        fabric,
+        replace(
+            recipe,
+            compile=recipe.compile and problem is None,
+            init=None if begun else recipe.init,  # else all of it is in the checkpoint
+        ),
+    )
+    if begun:
         state.load(checkpoint)
     if fabric.is_global_zero:
         with atomic_path(out / "recipe.json") as temporary:
