@@ -1001,10 +1001,15 @@ def test_several_photos_are_filled_at_once(
     dialog.locator("[data-take=photos] input").set_input_files(photos)
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos, 0 masks")
     dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
-    dialog.locator(".rn-rule input").press("Control+Enter")
+    start.click()
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos filled.")
     with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
         assert packed.namelist() == ["0-filled.png", "1-filled.png"]
+    make_photo(60, 40, seed=2).save(tmp_path / "2.png")
+    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "2.png")
+    expect(dialog.locator(".rn-note")).to_contain_text("3 photos, 1 mask")
+    dialog.locator(".rn-rule input").press("Control+Enter")
+    expect(dialog.locator(".rn-note")).to_contain_text("3 photos filled.")
 
 
 # --- masks that find themselves, soft ones, and borders drawn outward ---------------------------

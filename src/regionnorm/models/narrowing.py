@@ -30,8 +30,11 @@ def narrow(network: InpaintingModel, wider: InpaintingModel) -> None:
         ValueError: One of them is no RN generator, the other is not wider and deeper, or another
             option differs.
     """
+    if not (isinstance(network, RNGenerator) and isinstance(wider, RNGenerator)):
+        raise ValueError(
+            f"{network.name!r} cannot be cut from {wider.name!r}: both must be RN generators"
+        )
     _check(network, wider)
-    assert isinstance(network, RNGenerator) and isinstance(wider, RNGenerator)
     layers = _layers(network, wider)
     kept = _strongest(layers, _width(network), _width(wider))
     with torch.no_grad():
@@ -54,11 +57,7 @@ class _Layer:
 _Kept = dict[str, Tensor]  # group -> which of the wider network's channels
 
 
-def _check(network: InpaintingModel, wider: InpaintingModel) -> None:
-    if not (isinstance(network, RNGenerator) and isinstance(wider, RNGenerator)):
-        raise ValueError(
-            f"{network.name!r} cannot be cut from {wider.name!r}: both must be RN generators"
-        )
+def _check(network: RNGenerator, wider: RNGenerator) -> None:
     own, theirs = (
         (model.name, {key: value for key, value in model.options.items() if key not in _FREE})
         for model in (network, wider)

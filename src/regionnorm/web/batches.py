@@ -15,9 +15,9 @@ from typing import Any
 from regionnorm._extras import require
 from regionnorm.files.formats import IMAGE_SUFFIXES
 from regionnorm.files.whole import atomic_path, check_pixels
-from regionnorm.filling.batch import inpaint_path
 from regionnorm.web.api import PageApi, check_rule, file_name
 from regionnorm.web.line import Job
+from regionnorm.web.pictures import fill_into
 from regionnorm.web.visitors import Gone, Visitor, random_folder
 
 __all__ = ["BatchApi"]
@@ -193,9 +193,7 @@ class BatchApi:
         mask = masks.find(name)
         folder = random_folder(batch.folder)
         # Each photo has a folder of its own; in a folder, what a rule finds nothing in is copied.
-        report = inpaint_path(self.page.handlers.inpainter, photo.parent, mask, folder)
-        for _, reason in report.failed:
-            raise ValueError(reason)
+        report = fill_into(folder, self.page.handlers.inpainter, photo.parent, mask)
         if report.unchanged:
             batch.unchanged.add(name)
         batch.done[name] = next(folder.iterdir())

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.filling.batch import BatchReport
 from regionnorm.filling.expand import Margins
 from regionnorm.filling.inpainter import Fill, Inpainter, inpaint_path
 from regionnorm.imaging import MASK_THRESHOLD, read_image, write_image
@@ -26,6 +27,7 @@ __all__ = [
     "decode_mask",
     "encoded",
     "fill_file",
+    "fill_into",
     "patch",
     "read_preview",
     "thumbnail",
@@ -133,6 +135,23 @@ class _Variant:
         )
 
 
+def fill_into(
+    folder: Path, fill: Fill, photo: Path, mask: Path | str, margins: Margins | None = None
+) -> BatchReport:
+    """Fill a photo, or a folder with nothing but one, into an empty folder.
+
+    Raises as :func:`fill_file` does; then ``folder`` is removed.
+    """
+    try:
+        report = inpaint_path(fill, photo, mask, folder, expand=margins)
+        for _, reason in report.failed:
+            raise ValueError(reason)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return report
+
+
 def fill_file(
     inpainter: Inpainter,
     photo: Path,
@@ -161,14 +180,7 @@ def fill_file(
         Stopped: Nobody wants it any more.
     """
     fill: Fill = _Variant(inpainter, variant) if variant else inpainter
-    try:
-        report = inpaint_path(fill, photo, mask, folder, expand=margins)
-        for _, reason in report.failed:
-            raise ValueError(reason)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    written = Path(report.done[0])
+    written = Path(fill_into(folder, fill, photo, mask, margins).done[0])
     number = f"-{variant + 1}" if variant else ""
     return written.rename(written.with_name(f"{photo.stem}-filled{number}{written.suffix}"))
 
