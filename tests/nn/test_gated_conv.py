@@ -65,6 +65,26 @@ def test_a_norm_acts_on_the_features_and_not_on_the_gate() -> None:
     assert torch.allclose(layer(x, mask), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_each_half_is_whole_in_memory_and_the_result_keeps_the_layout(
+    layout: torch.memory_format,
+) -> None:
+    seen = []
+
+    def activation(features: Tensor) -> Tensor:
+        seen.append(features)
+        return F.elu(features)
+
+    layer = GatedConv2d(3, 4, 3, activation=activation)
+    layer.to(memory_format=layout)  # type: ignore[call-overload]
+    x = torch.randn(2, 3, 8, 6)
+    out = layer(x.contiguous(memory_format=layout))
+    assert torch.allclose(out, layer(x.contiguous()), atol=1e-6)
+    assert out.is_contiguous(memory_format=layout)
+    if layout == torch.channels_last:
+        assert seen[0].is_contiguous(memory_format=layout)
+
+
 def test_features_keep_their_size_over_many_layers() -> None:
     x = torch.randn(1, 16, 32, 32)
     for _ in range(12):

@@ -72,6 +72,17 @@ def test_it_is_the_formula_of_the_paper(geometry: dict[str, int], mask_channels:
     assert torch.allclose(out, wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_a_share_says_as_much_as_a_map_for_each_channel() -> None:
+    x, known, weight, bias = example(7, 10, 3)
+    x = x * known
+    share = known.to(WIDE).mean(dim=1, keepdim=True)
+    assert len(share.unique()) == 4
+    out, reached = partial_conv2d(x, share, weight, bias, padding=1)
+    wanted, wanted_reached = expected(x, known, weight, bias, padding=1)
+    assert torch.equal(reached.to(WIDE), wanted_reached)
+    assert torch.allclose(out, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_with_everything_known_it_is_a_convolution() -> None:
     x, known, weight, bias = example(6, 6, 1)
     out, reached = partial_conv2d(x, torch.ones_like(known), weight, bias)

@@ -22,7 +22,8 @@ Operator = Callable[..., Any]
 
 # Answers that are the same for every size of picture.
 _FIXED = frozenset(
-    "dtype device is_floating_point dim ndim is_cuda layout requires_grad is_meta numel".split()
+    "dtype device is_contiguous is_cuda is_floating_point is_meta layout dim ndim numel "
+    "requires_grad".split()
 )
 _table: dict[str, Operator] = {}
 

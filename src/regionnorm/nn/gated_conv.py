@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,8 +64,21 @@ class GatedConv2d(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features ``[N, C, H, W]`` to features; ``mask`` (of the result's size) is the norm's."""
-        features, gate = self.conv(x).chunk(2, dim=1)
+        features, gate = _halves(self.conv(x))
         if self.norm is not None:
             features = self.norm(features, mask)
         gated: Tensor = self.activation(features) * gate.sigmoid()
         return gated
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Both halves of the channels, each whole in memory.
+
+    Of channels-last features a half is a few channels at each pixel, which a CPU goes through one
+    by one: ELU and sigmoid take four to nine times as long there as the copy and they together.
+    """
+    features, gate = x.chunk(2, dim=1)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        features = features.contiguous(memory_format=torch.channels_last)
+        gate = gate.contiguous(memory_format=torch.channels_last)
+    return features, gate

@@ -26,7 +26,8 @@ def partial_conv2d(
 
     Args:
         x: float ``[N, C, H, W]``. What is not known is never read, not even a NaN.
-        known: 0/1, any dtype, ``[N, C, H, W]`` or, for all channels alike, ``[N, 1, H, W]``.
+        known: 0/1, any dtype, ``[N, C, H, W]`` or, for all channels alike, ``[N, 1, H, W]``. The
+            latter may also be the share of a pixel's channels that is known, if the others are 0.
         weight: ``[O, C, K, L]``.
         bias: ``[O]`` or None.
         stride: As for :func:`torch.nn.functional.conv2d`.
