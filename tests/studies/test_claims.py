@@ -59,6 +59,20 @@ def test_claims_are_judged_by_the_sign_of_all_seeds(tmp_path: Path) -> None:
     assert rows["finds"][2] == "+0.30 ± 0.00 of the overlap"
 
 
+def test_the_shift_is_judged_by_what_its_study_kept_of_each_seed(tmp_path: Path) -> None:
+    (tmp_path / "shift").mkdir()
+    kept = [
+        {"network": name, "seed": seed, "encoder": shift + seed / 10, "middle": 0.0}
+        for name, shift in (("IN", 0.5), ("RN", 0.0))
+        for seed in (0, 1)
+    ]
+    file = tmp_path / "shift" / "seeds.json"
+    file.write_text(json.dumps(kept))
+    assert verdicts(tmp_path)["shift"][2:5] == ("+0.50 ± 0.00 deviations", "2", "agrees")
+    file.write_text(json.dumps([row for row in kept if row != kept[-1]]))
+    assert verdicts(tmp_path)["shift"][3] == "1"
+
+
 def test_seeds_that_are_there_are_judged_while_others_run(tmp_path: Path) -> None:
     put_results(tmp_path, {"None": 21.0, "IN": 21.5, "RN": 22.0})
     (last,) = (tmp_path / "runs").glob("*-none-seed2")

@@ -14,6 +14,7 @@ from regionnorm.studies.plan import Scale
 from regionnorm.studies.published import ALL
 from regionnorm.studies.results import Results, Spread, spread
 from regionnorm.studies.sections import Section, Table
+from regionnorm.studies.shift.result import SEEDS
 
 __all__ = ["CLAIMS", "Claim", "Evidence", "claims_section", "judge"]
 
@@ -28,7 +29,7 @@ class Evidence:
 
     Attributes:
         values: One for each seed; its unit is the claim's.
-        unit: ``"dB"``, ``"%"`` or empty.
+        unit: ``"dB"``, ``"%"``, another word, or empty.
     """
 
     values: Spread
@@ -188,6 +189,18 @@ def _finds_the_hole(label: str) -> Measure:
     return measure
 
 
+def _shift(scale: Scale, results: Results) -> Evidence:
+    """|Mean| of the known pixels in IN's encoder minus that in RN's, holes of 50 to 60 %."""
+    path = results.folder.parent / "shift" / SEEDS
+    kept = {(row["network"], row["seed"]): row["encoder"] for row in json.loads(path.read_text())}
+    pairs = [(("IN", seed), ("RN", seed)) for seed in scale.seeds]
+    if not all(key in kept for pair in pairs for key in pair):
+        raise FileNotFoundError(f"{path} lacks seeds of {scale.seeds}")
+    return Evidence(
+        spread([kept[full] - kept[by_region] for full, by_region in pairs]), "deviations"
+    )
+
+
 def _claims() -> Sequence[Claim]:
     t2, t3, base = "table2", "table3", "baseline"
     deeper = "RN-B in the residual blocks harms"
@@ -273,6 +286,14 @@ def _claims() -> Sequence[Claim]:
             1,
             t3,
             _finds_the_hole("RN, batch statistics"),
+        ),
+        Claim(
+            "shift",
+            "normalising hole and known pixels together shifts the latter's mean, in the encoder",
+            "eq. 5, in words",
+            1,
+            "shift",
+            _shift,
         ),
     )
 

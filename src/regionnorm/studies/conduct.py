@@ -12,6 +12,7 @@ from regionnorm.studies.figures import plot
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.pictures import Context, draw_pictures
 from regionnorm.studies.plan import Group, Run, Study
+from regionnorm.studies.responses import response_table
 from regionnorm.studies.results import Results
 from regionnorm.studies.runner import Runner, Status
 from regionnorm.studies.sections import Figure, Section, Table
@@ -19,6 +20,7 @@ from regionnorm.studies.shift.section import shift_parts
 from regionnorm.studies.tables import make_tables, network_table
 from regionnorm.training.recipe import with_overrides
 
+_WITH_RESPONSES = ("table2", "figure6", "figure7")
 _COMPARED = ("name", "model", "seed", "options.threshold")
 
 __all__ = ["conduct", "plan_table", "with_settings"]
@@ -62,6 +64,8 @@ def conduct(
     if study.name == "shift":
         more_tables, more_figures = shift_parts(context)
         tables, figures = tables + more_tables, figures + more_figures
+    if study.name in _WITH_RESPONSES and (responses := response_table(context)):
+        tables += (responses,)
     if study.groups:
         tables += (network_table(study.groups, results),)
     section = Section(study.name, study.title, _facts(study, results), tables, figures)

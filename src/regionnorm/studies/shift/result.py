@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["PARTS", "PHOTO", "Interval", "ShiftCell", "ShiftResult", "mean_of"]
+__all__ = ["PARTS", "PHOTO", "SEEDS", "Interval", "ShiftCell", "ShiftResult", "mean_of"]
 
 PHOTO = "photo"
 """Beside the networks: the photo itself, its hole white as in eq. 2, normalised like IN."""
 
 PARTS = ("encoder", "middle", "decoder")
+
+SEEDS = "seeds.json"
+"""Each seed's shift under the largest holes, by part of the network."""
 
 Interval = tuple[float, float]
 

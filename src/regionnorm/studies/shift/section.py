@@ -16,7 +16,7 @@ from regionnorm.studies.figures import save_figure
 from regionnorm.studies.pictures import Context, read_square
 from regionnorm.studies.sections import Figure, Table
 from regionnorm.studies.shift.measure import measure_shift
-from regionnorm.studies.shift.result import PARTS, mean_of
+from regionnorm.studies.shift.result import PARTS, SEEDS, mean_of
 from regionnorm.studies.shift.views import draw_shift, shift_tables
 
 __all__ = ["shift_parts"]
@@ -46,16 +46,21 @@ def shift_parts(context: Context) -> tuple[tuple[Table, ...], tuple[Figure, ...]
 
 
 def _seeds(context: Context, images: Tensor, masks: Masks) -> Table:
-    """The shift under the largest holes in every seed's networks: how far seeds agree."""
-    rows = []
+    """The shift under the largest holes in every seed's networks, kept in ``seeds.json`` too."""
+    rows, kept = [], []
     for group in context.study.groups:
         for run in group.runs:
             model = load_pretrained(context.run_weights(run))
-            cells = measure_shift({group.label: model}, images, masks).cells
-            cells = tuple(cell for cell in cells if cell.model == group.label)
-            means = [mean_of((c for c in cells if c.part == part), "shift") for part in PARTS]
-            shown = ["-" if mean is None else f"{mean:.2f}" for mean in means]
+            cells = measure_shift({group.label: model}, images, masks).of(group.label)
+            means = {
+                part: mean_of((cell for cell in cells if cell.part == part), "shift")
+                for part in PARTS
+            }
+            shown = ["-" if mean is None else f"{mean:.2f}" for mean in means.values()]
             rows.append((f"{group.label}, seed {run.recipe.seed}", *shown))
+            kept.append({"network": group.label, "seed": run.recipe.seed, **means})
+    with atomic_path(context.folder / SEEDS) as temporary:
+        temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     caption = "Shift of the known pixels by seed, holes of 50 to 60 %, standard deviations"
     return Table(caption, ("", *PARTS), tuple(rows))
 
