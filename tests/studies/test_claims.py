@@ -56,7 +56,28 @@ def test_claims_are_judged_by_the_sign_of_all_seeds(tmp_path: Path) -> None:
     assert rows["none-in"][2:5] == ("-0.50 ± 0.00 dB", "3", "does not")
     assert rows["in-bn"][4] == "open"
     assert rows["batch-rn"][4] == "not run"
-    assert rows["finds"][2] == "+0.30 ± 0.00 of the overlap"
+
+
+def test_what_rn_l_finds_is_judged_by_its_layer_that_meets_the_hole_best(tmp_path: Path) -> None:
+    (tmp_path / "figure6").mkdir()
+    layers = [(0.9, 0.4, 0.5, 0.35), (0.7, 0.6, 0.6, 0.35), (0.5, 0.35, 0.35, 0.35)]
+    names = ("telling", "overlap", "best_overlap", "everything")
+    kept = [
+        {
+            "group": "RN",
+            "seed": seed,
+            "hole": hole,
+            "layers": [dict(zip(names, layer, strict=True)) for layer in layers],
+        }
+        for seed in (0, 1, 2)
+        for hole in ("10-20 %", "30-40 %")
+    ]
+    for answer in kept[::2]:
+        answer["layers"] = []
+    (tmp_path / "figure6" / "responses.json").write_text(json.dumps(kept))
+    rows = verdicts(tmp_path)
+    assert rows["finds"][2:5] == ("+0.25 ± 0.00 of overlap", "3", "agrees")
+    assert rows["finds-batch"][4] == "not run"
 
 
 def test_the_shift_is_judged_by_what_its_study_kept_of_each_seed(tmp_path: Path) -> None:

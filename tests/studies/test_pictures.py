@@ -17,6 +17,7 @@ from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.pictures import Context, draw_pictures
 from regionnorm.studies.plan import mini_scale
+from regionnorm.studies.responses import read_overlaps, response_table
 
 PhotoMaker = Callable[..., Image.Image]
 
@@ -103,3 +104,22 @@ def test_figure_9_needs_no_photos_of_the_study(data: StudyData, tmp_path: Path) 
     assert (tmp_path / "figure9" / section.figures[0].file).stat().st_size > 10_000
     assert "package's weights" in section.facts[0]
     assert "Figure 9" in (tmp_path / "figure9" / "README.md").read_text()
+
+
+def test_what_responses_know_is_a_row_a_group_and_kept_seed_by_seed(
+    data: StudyData, tmp_path: Path
+) -> None:
+    study = get_study("figure6", mini_scale())
+    study = replace(study, groups=tuple(g for g in study.groups if g.label in ("IN", "RN")))
+    untrained(study, tmp_path / "runs")
+    table = response_table(Context(study, tmp_path / "runs", data, tmp_path))
+    assert table is not None
+    assert [row[:2] for row in table.rows] == [("RN", "10-20 %"), ("RN", "30-40 %")]
+    overlaps = read_overlaps(tmp_path, "RN")
+    assert set(overlaps) == {run.recipe.seed for run in study.group("RN").runs}
+    for ours, everything in overlaps.values():
+        assert 0.25 < everything <= ours <= 1
+    assert f"{sum(ours for ours, _ in overlaps.values()) / 3:.2f}" == table.rows[1][4]
+    assert not read_overlaps(tmp_path, "IN")
+    bare = replace(study, groups=(study.group("IN"),))
+    assert response_table(Context(bare, tmp_path / "runs", data, tmp_path)) is None

@@ -53,15 +53,25 @@ def test_a_response_that_is_the_hole_tells_all_whichever_side_it_is_on(sign: int
     noise = 0.1 * torch.rand(2, 1, 6, 7)
     (found,) = knowledge(Given(sign * (mask + noise)), torch.zeros(2, 3, 6, 7), mask)
     assert found.telling == 1
-    assert found.overlap == 1
+    assert found.best_overlap == 1
     assert found.everything == pytest.approx(mask.mean().item())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_region_by_the_layers_own_threshold_counts_on_either_side(sign: int) -> None:
+    mask = holes()
+    wrong = mask.clone()
+    wrong[0, :, 0, :2] = 1
+    (found,) = knowledge(Given(9 * sign * (2 * wrong - 1)), torch.zeros(2, 3, 6, 7), mask)
+    both, either = (mask * wrong).sum(), (mask + wrong).clamp(max=1).sum()
+    assert found.overlap == pytest.approx((both / either).item())
 
 
 def test_a_constant_response_knows_nothing() -> None:
     mask = holes()
     (found,) = knowledge(Given(torch.ones(2, 1, 6, 7)), torch.zeros(2, 3, 6, 7), mask)
     assert found.telling == 0.5
-    assert found.overlap == pytest.approx(found.everything)
+    assert found.overlap == found.best_overlap == pytest.approx(found.everything)
 
 
 def test_every_rn_l_of_a_network_is_asked_and_nothing_else() -> None:

@@ -16,12 +16,14 @@ from typing import cast
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from regionnorm.checkpoints.weights import load_pretrained, read_metadata, save_weights
+from regionnorm.inspecting.activity import Activity
 from regionnorm.models import InpaintingModel, create_model
 from regionnorm.models.narrowing import narrow
 from regionnorm.recipes import get_recipe
-from regionnorm.training import Losses, Recipe, train
+from regionnorm.training import Losses, Recipe, loop, train
 from regionnorm.training.loop import learning_rate
 
 Folder = Callable[..., Path]
@@ -86,6 +88,35 @@ def test_a_run_leaves_weights_log_samples_and_recipe(
     assert names <= read_log(run).keys()
     assert '"name": "tiny"' in (run / "recipe.json").read_text()
     assert not list(run.glob("*.tmp*"))
+
+
+@pytest.mark.parametrize(("model", "sizes"), [("rn", [32, 256]), ("baseline-in", [32])])
+def test_regions_are_compared_with_the_hole_in_photos_where_they_can_meet_it(
+    model: str,
+    sizes: list[int],
+    photo_folder: Folder,
+    read_log: LogReader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {32: ({"a": 0.25}, 0.125), 256: ({"a": 0.5}, 0.75)}
+    asked = []
+
+    def fake(network: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> Activity:
+        asked.append(image.shape[-1])
+        assert image.shape[-2:] == mask.shape[-2:]
+        assert 0 < mask.mean() < 1
+        zeros, overlap = answers[image.shape[-1]]
+        return Activity(zeros, {"b": overlap} if model == "rn" else {})
+
+    monkeypatch.setattr(loop, "layer_activity", fake)
+    photos = photo_folder(2)
+    recipe = tiny(1, val_every=1, model=model)
+    train(recipe, data=[photos], val=photos, out=tmp_path / "run")
+    assert asked == sizes
+    log = read_log(tmp_path / "run")
+    assert log["zeros/a"] == [0.25]
+    assert log.get("found/b", []) == ([0.75] if model == "rn" else [])
 
 
 def test_training_lowers_the_loss(

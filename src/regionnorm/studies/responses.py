@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,21 @@ from torch import Tensor
 from regionnorm._extras import require
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.data import open_source
+from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import image_to_tensor, mask_to_tensor
 from regionnorm.inspecting.layers import learned_regions, mask_at
 from regionnorm.masks import Interval, evaluation_mask
 from regionnorm.studies.pictures import Context, read_square
+from regionnorm.studies.plan import Group, Run
 from regionnorm.studies.sections import Table
 
-__all__ = ["Knowledge", "knowledge", "response_table"]
+__all__ = ["RESPONSES", "SIDE", "Knowledge", "knowledge", "read_overlaps", "response_table"]
 
+RESPONSES = "responses.json"
+SIDE = 256
+"""Pixels of the photos, as the paper's: RN-L sees a hole in them that is narrow in smaller ones."""
+
+WIDE = "30-40 %"
 _PHOTOS = 16
 _AREAS: tuple[Interval, ...] = ((0.1, 0.2), (0.3, 0.4))
 _CUTS = 99  # thresholds to try, at even steps of the response's values
@@ -37,14 +46,16 @@ class Knowledge:
         telling: Chance that of a pixel of the hole and a known one of the same photo the response
             ranks the same one higher as it mostly does, 0.5 (knows nothing) to 1: the area under
             the ROC curve, averaged over the photos, of whichever side it is on.
-        overlap: Intersection over union with the hole of the region by the threshold that suits
-            all photos best, above or below it.
+        overlap: Intersection over union with the hole, of all photos together, of the region by
+            the layer's own threshold, above or below it, whichever is nearer.
+        best_overlap: The same by the threshold that suits the photos best.
         everything: The same of a region of everything, by which any layer may be measured.
     """
 
     layer: str
     telling: float
     overlap: float
+    best_overlap: float
     everything: float
 
 
@@ -68,14 +79,16 @@ def knowledge(model: torch.nn.Module, image: Tensor, mask: Tensor) -> list[Knowl
         response = region.response[:, 0].numpy()
         size = (response.shape[-2], response.shape[-1])
         hole = mask_at(model, mask, size).expand(len(response), -1, -1, -1)[:, 0].cpu().numpy()
+        own = region.region[:, 0].numpy()
         pairs = [(r, h) for r, h in zip(response, hole, strict=True) if h.any() and not h.all()]
         if not pairs:
             continue
-        above = statistics.fmean(_above(r, h) for r, h in pairs)
+        above = fmean(_above(r, h) for r, h in pairs)
         found.append(
             Knowledge(
                 region.layer.removesuffix(".layer"),
                 max(above, 1 - above),
+                max(_overlap(side, hole) for side in (own, ~own)),
                 _best_overlap(response, hole),
                 float(hole.mean()),
             )
@@ -84,40 +97,87 @@ def knowledge(model: torch.nn.Module, image: Tensor, mask: Tensor) -> list[Knowl
 
 
 def response_table(context: Context) -> Table | None:
-    """A row for each group with RN-L and each size of hole; None where no group has any."""
-    size = context.study.scale.size
+    """A row for each group of scenes with RN-L and each size of hole, means over seeds.
+
+    What each layer of each run knows is kept in ``responses.json`` beside the study's section.
+
+    Returns:
+        None where no group has any RN-L.
+    """
     source = open_source(context.data.get("scenes").val)
     numbers = np.linspace(0, len(source) - 1, min(_PHOTOS, len(source))).round().astype(int)
-    image = torch.cat([image_to_tensor(read_square(source, int(i), size)) for i in numbers])
-    rows = []
+    image = torch.cat([image_to_tensor(read_square(source, int(i), SIDE)) for i in numbers])
+    masks = {
+        area: torch.cat([mask_to_tensor(evaluation_mask(int(i), area, SIDE)) for i in numbers])
+        for area in _AREAS
+    }
+    rows, kept = [], []
     for group in context.study.groups:
         if group.runs[0].photos != "scenes":
             continue
-        model = load_pretrained(context.weights(group))
-        for area in _AREAS:
-            mask = torch.cat([mask_to_tensor(evaluation_mask(int(i), area, size)) for i in numbers])
-            if layers := knowledge(model, image, mask):
-                rows.append((group.label, f"{area[0]:.0%} to {area[1]:.0%}", *_cells(layers)))
+        asked = [_ask(context, group, run, image, masks) for run in group.runs]
+        kept += [answer for answers in asked for answer in answers]
+        rows += [_row(answers) for answers in zip(*asked, strict=True)]
     if not rows:
         return None
+    with atomic_path(context.folder / RESPONSES) as temporary:
+        temporary.write_text(json.dumps(kept, indent=1, default=asdict) + "\n", encoding="utf-8")
     caption = (
-        f"RN-L's response and the hole, {len(numbers)} scenes, first seed: how surely it tells "
-        "hole from known pixels (50 % = not at all), and how far the region by the best of all "
-        "thresholds overlaps the hole"
+        f"RN-L's response and the hole, {len(numbers)} scenes of {SIDE} px, means over seeds: how "
+        "surely it tells hole from known pixels (50 % = not at all), and the overlap of hole and "
+        "region in the layer where it is largest, by the layer's own threshold and by the best"
     )
-    header = ("", "hole", "tells, mean", "tells, best", "overlap, mean", "overlap, best")
-    return Table(caption, (*header, "overlap of everything"), tuple(rows))
+    header = "|hole|tells, mean of layers|tells, best|overlap|at best|of everything|which, by seed"
+    return Table(caption, tuple(header.split("|")), tuple(rows))
 
 
-def _cells(layers: Sequence[Knowledge]) -> list[str]:
-    telling, overlap = [x.telling for x in layers], [x.overlap for x in layers]
-    return [
-        f"{statistics.fmean(telling):.0%}",
-        f"{max(telling):.0%}",
-        f"{statistics.fmean(overlap):.2f}",
-        f"{max(overlap):.2f}",
-        f"{statistics.fmean(x.everything for x in layers):.2f}",
-    ]
+def read_overlaps(folder: Path, group: str, hole: str = WIDE) -> dict[int, tuple[float, float]]:
+    """By seed the largest overlap of any layer's region and the hole, and that of everything.
+
+    Args:
+        folder: Of a study that has made its :func:`response_table`.
+        group: Label of the runs.
+        hole: As the table has it.
+
+    Raises:
+        FileNotFoundError: The study has not been run.
+    """
+    kept = json.loads((folder / RESPONSES).read_text(encoding="utf-8"))
+    return {
+        answer["seed"]: max((layer["overlap"], layer["everything"]) for layer in answer["layers"])
+        for answer in kept
+        if answer["group"] == group and answer["hole"] == hole
+    }
+
+
+def _ask(
+    context: Context, group: Group, run: Run, image: Tensor, masks: Mapping[Interval, Tensor]
+) -> list[dict[str, Any]]:
+    """What a run's layers know, a dictionary for each size of hole; empty without RN-L."""
+    model = load_pretrained(context.run_weights(run))
+    found = {_named(area): knowledge(model, image, mask) for area, mask in masks.items()}
+    shared = {"group": group.label, "seed": run.recipe.seed}
+    return [shared | {"hole": hole, "layers": layers} for hole, layers in found.items() if layers]
+
+
+def _row(answers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A row of the table, from each seed's answer for one size of hole."""
+    seeds: list[list[Knowledge]] = [answer["layers"] for answer in answers]
+    nearest = [max(layers, key=lambda layer: layer.overlap) for layers in seeds]
+    return (
+        answers[0]["group"],
+        answers[0]["hole"],
+        f"{fmean(layer.telling for layers in seeds for layer in layers):.0%}",
+        f"{fmean(max(layer.telling for layer in layers) for layers in seeds):.0%}",
+        f"{fmean(layer.overlap for layer in nearest):.2f}",
+        f"{fmean(max(layer.best_overlap for layer in layers) for layers in seeds):.2f}",
+        f"{fmean(layer.everything for layer in nearest):.2f}",
+        ", ".join(layer.layer for layer in nearest),
+    )
+
+
+def _named(area: Interval) -> str:
+    return f"{100 * area[0]:.0f}-{100 * area[1]:.0f} %"
 
 
 def _above(response: npt.NDArray[Any], hole: npt.NDArray[Any]) -> float:
@@ -129,10 +189,10 @@ def _above(response: npt.NDArray[Any], hole: npt.NDArray[Any]) -> float:
 
 
 def _best_overlap(response: npt.NDArray[Any], hole: npt.NDArray[Any]) -> float:
-    hole = hole > 0
     cuts = np.quantile(response, np.linspace(0, 1, _CUTS))
-    return max(
-        float((side & hole).sum() / max(1, (side | hole).sum()))
-        for cut in cuts
-        for side in (response > cut, response <= cut)
-    )
+    return max(_overlap(side, hole) for cut in cuts for side in (response > cut, response <= cut))
+
+
+def _overlap(region: npt.NDArray[Any], hole: npt.NDArray[Any]) -> float:
+    """Intersection over union of bool arrays; 0 where both are empty."""
+    return float((region & hole).sum() / max(1, (region | hole).sum()))

@@ -21,7 +21,7 @@ from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
 from regionnorm.files.remote import is_url
 from regionnorm.files.whole import atomic_path
-from regionnorm.inspecting.activity import layer_activity
+from regionnorm.inspecting.activity import Activity, layer_activity
 from regionnorm.measuring.evaluate import evaluate
 from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
@@ -39,6 +39,9 @@ __all__ = ["learning_rate", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = 6
+# Pixels of the photos in which RN-L's regions are compared with the hole: in smaller ones a hole is
+# a few pixels of a layer's features wide, and the 7x7 kernels of the response hardly see it.
+REGIONS_AT = 256
 # A run with a time limit validates once by then, to know how long its last validation will take.
 FIRST_VALIDATION = 1 / 3
 
@@ -315,17 +318,23 @@ class _Run:
 
     def _look_for_dead_layers(self) -> None:
         """Log the share of zeros behind each norm, and how well each RN-L finds the hole."""
-        image, mask = (part.to(self.fabric.device) for part in self._samples())
-        activity = layer_activity(self.state.best_model, image, mask)
+        activity = self._activity(self.recipe.size)
+        found = activity.found
+        if found and self.recipe.size < REGIONS_AT:
+            found = self._activity(REGIONS_AT).found
         if self.logs is not None:
             values = {f"zeros/{name}": share for name, share in activity.zeros.items()}
-            values |= {f"found/{name}": overlap for name, overlap in activity.found.items()}
+            values |= {f"found/{name}": overlap for name, overlap in found.items()}
             self.logs.write(self.state.step, values)
         for name in activity.dead:
             self.meter.say(
                 f"warning: {name} gives {activity.zeros[name]:.1%} zeros and hardly learns any "
                 "more; a smaller lr or another init may keep it alive"
             )
+
+    def _activity(self, size: int) -> Activity:
+        image, mask = (part.to(self.fabric.device) for part in self._samples(size))
+        return layer_activity(self.state.best_model, image, mask)
 
     def _sample(self) -> None:
         """Write a grid of fills of fixed photos with fixed masks."""
@@ -335,16 +344,15 @@ class _Run:
             self._write_sample()
 
     def _write_sample(self) -> None:
-        image, mask = self._samples()
+        image, mask = self._samples(self.recipe.size)
         path = self.out / "samples" / f"{self.state.step:07d}.png"
         save_grid(path, image, mask, self._fill(image, mask))
 
-    def _samples(self) -> tuple[Tensor, Tensor]:
-        """Fixed photos with fixed masks, as tensors on the CPU."""
-        recipe = self.recipe
+    def _samples(self, size: int) -> tuple[Tensor, Tensor]:
+        """Fixed photos of a size with fixed masks, as tensors on the CPU."""
         source = self.judge or self.source
         dataset = InpaintingDataset(
-            source, mask_sampler(recipe), size=recipe.size, seed=1, min_scale=1.0, flip=False
+            source, mask_sampler(self.recipe), size=size, seed=1, min_scale=1.0, flip=False
         )
         samples = [dataset[position] for position in range(SAMPLES)]
         image = torch.stack([sample["image"] for sample in samples]).float() / 255
