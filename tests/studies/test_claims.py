@@ -76,7 +76,7 @@ def test_what_rn_l_finds_is_judged_by_its_layer_that_meets_the_hole_best(tmp_pat
         answer["layers"] = []
     (tmp_path / "figure6" / "responses.json").write_text(json.dumps(kept))
     rows = verdicts(tmp_path)
-    assert rows["finds"][2:5] == ("+0.25 ± 0.00 of overlap", "3", "agrees")
+    assert rows["finds"][2:5] == ("+0.10 ± 0.00 over an overlap of 0.5", "3", "agrees")
     assert rows["finds-batch"][4] == "not run"
 
 

@@ -117,9 +117,8 @@ def test_what_responses_know_is_a_row_a_group_and_kept_seed_by_seed(
     assert [row[:2] for row in table.rows] == [("RN", "10-20 %"), ("RN", "30-40 %")]
     overlaps = read_overlaps(tmp_path, "RN")
     assert set(overlaps) == {run.recipe.seed for run in study.group("RN").runs}
-    for ours, everything in overlaps.values():
-        assert 0.25 < everything <= ours <= 1
-    assert f"{sum(ours for ours, _ in overlaps.values()) / 3:.2f}" == table.rows[1][4]
+    assert all(0.25 < overlap <= 1 for overlap in overlaps.values())
+    assert f"{sum(overlaps.values()) / 3:.2f}" == table.rows[1][4]
     assert not read_overlaps(tmp_path, "IN")
     bare = replace(study, groups=(study.group("IN"),))
     assert response_table(Context(bare, tmp_path / "runs", data, tmp_path)) is None

@@ -20,6 +20,7 @@ __all__ = ["CLAIMS", "Claim", "Evidence", "claims_section", "judge"]
 
 NAME = "claims"
 _REASONS = "reasons.json"
+_FOUND = 0.5  # overlap of a region and a hole from which it counts as found
 _LEAST = 0.05  # dB; smaller differences are called none
 
 
@@ -169,17 +170,18 @@ def _growth(scale: Scale, results: Results) -> Evidence:
 
 
 def _finds_the_hole(label: str) -> Measure:
-    """Overlap of the hole and the region of the layer that meets it best, minus everything's.
+    """Overlap of the hole and the region of the layer that meets it best, above one half.
 
-    In holes of 30 to 40 % of photos of the paper's size, each layer by its own threshold.
+    In holes of 30 to 40 % of photos of the paper's size, each layer by its own threshold. Half is
+    what detection calls found; a region of everything overlaps such a hole by a third.
     """
 
     def measure(scale: Scale, results: Results) -> Evidence:
         found = read_overlaps(results.folder.parent / "figure6", label)
         if not set(scale.more_seeds) <= set(found):
             raise FileNotFoundError(f"{label}: no regions of seeds {scale.more_seeds}")
-        overlaps = (found[seed] for seed in scale.more_seeds)
-        return Evidence(spread([ours - everything for ours, everything in overlaps]), "of overlap")
+        values = [found[seed] - _FOUND for seed in scale.more_seeds]
+        return Evidence(spread(values), f"over an overlap of {_FOUND}")
 
     return measure
 

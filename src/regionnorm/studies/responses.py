@@ -131,8 +131,8 @@ def response_table(context: Context) -> Table | None:
     return Table(caption, tuple(header.split("|")), tuple(rows))
 
 
-def read_overlaps(folder: Path, group: str, hole: str = WIDE) -> dict[int, tuple[float, float]]:
-    """By seed the largest overlap of any layer's region and the hole, and that of everything.
+def read_overlaps(folder: Path, group: str, hole: str = WIDE) -> dict[int, float]:
+    """By seed the largest overlap of any layer's region and the hole.
 
     Args:
         folder: Of a study that has made its :func:`response_table`.
@@ -144,7 +144,7 @@ def read_overlaps(folder: Path, group: str, hole: str = WIDE) -> dict[int, tuple
     """
     kept = json.loads((folder / RESPONSES).read_text(encoding="utf-8"))
     return {
-        answer["seed"]: max((layer["overlap"], layer["everything"]) for layer in answer["layers"])
+        answer["seed"]: max(layer["overlap"] for layer in answer["layers"])
         for answer in kept
         if answer["group"] == group and answer["hole"] == hole
     }
