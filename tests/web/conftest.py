@@ -11,6 +11,7 @@ import pytest
 
 from regionnorm.masks.check import CheckedMask
 from regionnorm.photo import Photo
+from regionnorm.stopping import Stopped, stop_if_asked
 
 
 class Search:
@@ -19,10 +20,19 @@ class Search:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
         self.go_on = threading.Event()
+        self.stopped = threading.Event()
 
     def __call__(self, photo: Photo, rule: str) -> CheckedMask:
         self.sizes.append(photo.size)
-        assert self.go_on.wait(60)
+        for _ in range(3000):
+            if self.go_on.wait(0.02):
+                break
+            try:
+                stop_if_asked()
+            except Stopped:
+                self.stopped.set()
+                raise
+        assert self.go_on.is_set()
         hole = np.zeros(photo.size[::-1], bool)
         hole[10:20, 10:20] = True
         return CheckedMask(hole)

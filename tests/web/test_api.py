@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
-from regionnorm.filling.stopping import stop_if_asked
+from regionnorm.stopping import stop_if_asked
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
@@ -389,6 +389,22 @@ def test_find_of_one_who_has_left_is_not_begun(
             search.go_on.set()
             assert all(each.result(20).status_code == 200 for each in asked)
     assert (62, 40) not in search.sizes
+
+
+def test_find_of_one_who_leaves_stops_at_its_next_step(
+    address: str, make_photo: Maker, search: Any
+) -> None:
+    with Page(address) as page:
+        number = page.open("photo.png", make_photo(60, 40))["number"]
+        path = f"pictures/{number}/masks?rule=auto:scratches"
+        page.http.timeout = httpx.Timeout(20, read=0.5)
+        with pytest.raises(httpx.ReadTimeout):
+            page.post(path)
+        assert search.stopped.wait(10)
+        # The visitor's next one has its turn at once, and is what it would have been.
+        search.go_on.set()
+        page.http.timeout = httpx.Timeout(20)
+        assert page.post(path).status_code == 200
 
 
 def test_rules_that_are_not_offered_are_refused_by_what_is(page: Page, make_photo: Maker) -> None:

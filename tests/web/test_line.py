@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from regionnorm.filling.stopping import Stopped, stop_between_layers, stop_if_asked, stoppable
+from regionnorm.stopping import Stopped, stop_between_layers, stop_if_asked, stoppable
 from regionnorm.web.line import Job, Line, LineFull
 
 PATIENCE = 60

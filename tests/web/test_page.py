@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from regionnorm.filling.inpainter import Inpainter
-from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.imaging import read_image, read_mask
+from regionnorm.stopping import stop_if_asked
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 

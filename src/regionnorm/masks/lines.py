@@ -25,6 +25,7 @@ from regionnorm.masks.regions import (
     label_regions,
     overlapping_spans,
 )
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["Line", "find_lines"]
 
@@ -161,6 +162,7 @@ def _likelihood(session: Any, pixels: Pixels) -> npt.NDArray[np.float32]:
     likely = np.zeros((height, width), np.float32)
     for top, bottom in overlapping_spans(height, _TILE, _OVERLAP):
         for left, right in overlapping_spans(width, _TILE, _OVERLAP):
+            stop_if_asked()
             part = pixels[top:bottom, left:right]
             down, across = (-side % _STEP for side in part.shape[:2])
             part = np.pad(part, ((0, down), (0, across), (0, 0)), mode="edge")

@@ -17,6 +17,7 @@ from regionnorm.imaging import eight_bits
 from regionnorm.masks.morphology import find_by_morphology
 from regionnorm.masks.regions import dilate_disk, label_regions, overlapping_spans
 from regionnorm.models.scratch_net import logits_of_views
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["find_scratches", "mark_probability"]
 
@@ -105,6 +106,7 @@ def mark_probability(finder: Finder, pixels: npt.NDArray[np.uint8]) -> Plane:
     weights = np.zeros((height, width), np.float32)
     for top, bottom in overlapping_spans(height, _TILE, _OVERLAP):
         for left, right in overlapping_spans(width, _TILE, _OVERLAP):
+            stop_if_asked()
             part = _of_tile(finder, pixels[top:bottom, left:right])
             # Tiles fade into each other: each has seen other surroundings.
             weight = np.minimum.outer(_ramp(bottom - top), _ramp(right - left))

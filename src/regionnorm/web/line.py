@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from regionnorm.filling.stopping import Stopped, stoppable
+from regionnorm.stopping import Stopped, stoppable
 
 __all__ = ["Job", "Line", "LineFull", "Place"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from regionnorm._extras import require
 from regionnorm.filling.inpainter import Inpainter
-from regionnorm.filling.stopping import stop_between_layers
+from regionnorm.stopping import stop_between_layers
 from regionnorm.web.api import MAX_BODY, PageApi
 from regionnorm.web.app import build_app, make_theme, stop_for_those_who_left, style
 from regionnorm.web.batches import BatchApi

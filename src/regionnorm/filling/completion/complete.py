@@ -33,8 +33,8 @@ from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.where import hole_groups, wide_holes
-from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import bounding_window
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
 

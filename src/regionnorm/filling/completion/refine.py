@@ -16,8 +16,8 @@ from regionnorm.filling.completion import patchmatch
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.pyramid import depth_in
 from regionnorm.filling.completion.structure import source_centres
-from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import bounding_window, dilate_square
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["copied", "doubled", "faded", "refine"]
 

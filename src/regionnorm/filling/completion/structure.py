@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
 from regionnorm.filling.completion.pyramid import blur, continued
-from regionnorm.filling.stopping import stop_if_asked
 from regionnorm.masks.regions import dilate_square, label_regions
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["Scene", "choose_offsets", "source_centres"]
 

@@ -21,6 +21,7 @@ from regionnorm.masks.selection.contours import Numbers, Pieces, Plane, cut, cut
 from regionnorm.masks.selection.evidence import evidence, stroke_distance
 from regionnorm.masks.selection.segmenter import find_segmenter, saliency
 from regionnorm.photo import Photo
+from regionnorm.stopping import stop_if_asked
 
 __all__ = ["MOST_GROWTH", "select_object"]
 
@@ -235,12 +236,14 @@ class _Scene:
 def _find(colours: Colours, stroke: Hole, within: Hole | None, network: Path | None) -> Hole:
     cv2 = require("cv2", extra="eval")
     scene = _look(colours, stroke, network)
+    stop_if_asked()
     pieces, distance = cut_up(scene.lab), stroke_distance(scene.stroke)
     if within is not None:
         part = within[scene.window.slices].astype(np.uint8)
         part = cv2.resize(part, distance.shape[::-1], interpolation=cv2.INTER_NEAREST)
         distance = np.where(part > 0, distance, np.float32(_OUTSIDE))
     odds = evidence(pieces, scene.lab, distance, scene.seen)
+    stop_if_asked()
     found = _sharpen(colours, scene.window, _decide(pieces, odds, scene.stroke))
     whole = np.zeros(stroke.shape, np.bool_)
     whole[scene.window.slices] = found

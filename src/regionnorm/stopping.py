@@ -1,6 +1,6 @@
-"""Give up a fill that nobody waits for any more.
+"""Give up a fill, or a search for what should go, that nobody waits for any more.
 
-Who starts a fill says how to find out; what fills asks between its steps, each of which takes a
+Who starts it says how to find out; what is at work asks between its steps, each of which takes a
 fraction of a second.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Stopped", "stop_between_layers", "stop_if_asked", "stoppable"]
 
 
 class Stopped(Exception):
-    """The fill was given up; nothing is wrong with the photo."""
+    """The work was given up; nothing is wrong with the photo."""
 
 
 _asked: ContextVar[Callable[[], bool] | None] = ContextVar("asked", default=None)
@@ -26,7 +26,7 @@ _asked: ContextVar[Callable[[], bool] | None] = ContextVar("asked", default=None
 
 @contextmanager
 def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
-    """Let fills of this thread be given up inside the with block.
+    """Let work of this thread, and of those it hands its context to, be given up inside the block.
 
     Args:
         asked: Whether to stop; called often, so it should be quick.
@@ -46,7 +46,7 @@ def stop_if_asked() -> None:
     """
     asked = _asked.get()
     if asked is not None and asked():
-        raise Stopped("the fill was stopped")
+        raise Stopped("stopped, because nobody waits for it")
 
 
 @contextmanager
