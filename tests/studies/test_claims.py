@@ -60,8 +60,8 @@ def test_claims_are_judged_by_the_sign_of_all_seeds(tmp_path: Path) -> None:
 
 def test_what_rn_l_finds_is_judged_by_its_layer_that_meets_the_hole_best(tmp_path: Path) -> None:
     (tmp_path / "figure6").mkdir()
-    layers = [(0.9, 0.4, 0.5, 0.35), (0.7, 0.6, 0.6, 0.35), (0.5, 0.35, 0.35, 0.35)]
-    names = ("telling", "overlap", "best_overlap", "everything")
+    layers = [("a", 0.9, 0.4, 0.5, 0.35), ("b", 0.7, 0.6, 0.6, 0.35)]
+    names = ("layer", "telling", "overlap", "best_overlap", "everything")
     kept = [
         {
             "group": "RN",

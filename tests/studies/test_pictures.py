@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.pictures import Context, draw_pictures
 from regionnorm.studies.plan import mini_scale
-from regionnorm.studies.responses import read_overlaps, response_table
+from regionnorm.studies.responses import read_answers, response_table
 
 PhotoMaker = Callable[..., Image.Image]
 
@@ -115,10 +116,19 @@ def test_what_responses_know_is_a_row_a_group_and_kept_seed_by_seed(
     table = response_table(Context(study, tmp_path / "runs", data, tmp_path))
     assert table is not None
     assert [row[:2] for row in table.rows] == [("RN", "10-20 %"), ("RN", "30-40 %")]
-    overlaps = read_overlaps(tmp_path, "RN")
-    assert set(overlaps) == {run.recipe.seed for run in study.group("RN").runs}
-    assert all(0.25 < overlap <= 1 for overlap in overlaps.values())
-    assert f"{sum(overlaps.values()) / 3:.2f}" == table.rows[1][4]
-    assert not read_overlaps(tmp_path, "IN")
+    wide = [answer for answer in read_answers(tmp_path) if answer.hole == "30-40 %"]
+    assert [(answer.group, answer.seed) for answer in wide] == [("RN", n) for n in (0, 1, 2)]
+    overlaps = [max(layer.overlap for layer in answer.layers) for answer in wide]
+    assert all(0.25 < overlap <= 1 for overlap in overlaps)
+    assert f"{sum(overlaps) / 3:.2f}" == table.rows[1][4]
+    # Runs that came without their weights: what was kept of them.
+    shutil.rmtree(tmp_path / "runs")
+    assert response_table(Context(study, tmp_path / "runs", data, tmp_path)) == table
+    assert response_table(Context(study, tmp_path / "runs", data, tmp_path / "runs")) is None
+
+
+def test_networks_without_rn_l_know_nothing(data: StudyData, tmp_path: Path) -> None:
+    study = get_study("figure6", mini_scale())
+    untrained(study, tmp_path / "runs")
     bare = replace(study, groups=(study.group("IN"),))
     assert response_table(Context(bare, tmp_path / "runs", data, tmp_path)) is None

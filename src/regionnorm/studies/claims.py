@@ -11,7 +11,7 @@ from pathlib import Path
 from regionnorm.studies.catalogue import get_study
 from regionnorm.studies.plan import Scale
 from regionnorm.studies.published import ALL
-from regionnorm.studies.responses import read_overlaps
+from regionnorm.studies.responses import WIDE, read_answers
 from regionnorm.studies.results import Results, Spread, spread
 from regionnorm.studies.sections import Section, Table
 from regionnorm.studies.shift.result import SEEDS
@@ -177,7 +177,11 @@ def _finds_the_hole(label: str) -> Measure:
     """
 
     def measure(scale: Scale, results: Results) -> Evidence:
-        found = read_overlaps(results.folder.parent / "figure6", label)
+        found = {
+            answer.seed: max(layer.overlap for layer in answer.layers)
+            for answer in read_answers(results.folder.parent / "figure6")
+            if answer.group == label and answer.hole == WIDE
+        }
         if not set(scale.more_seeds) <= set(found):
             raise FileNotFoundError(f"{label}: no regions of seeds {scale.more_seeds}")
         values = [found[seed] - _FOUND for seed in scale.more_seeds]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -22,16 +23,26 @@ from regionnorm.imaging import image_to_tensor, mask_to_tensor
 from regionnorm.inspecting.layers import learned_regions, mask_at
 from regionnorm.masks import Interval, evaluation_mask
 from regionnorm.studies.pictures import Context, read_square
-from regionnorm.studies.plan import Group, Run
+from regionnorm.studies.plan import Group
 from regionnorm.studies.sections import Table
 
-__all__ = ["RESPONSES", "SIDE", "Knowledge", "knowledge", "read_overlaps", "response_table"]
+__all__ = [
+    "RESPONSES",
+    "SIDE",
+    "WIDE",
+    "Answer",
+    "Knowledge",
+    "knowledge",
+    "read_answers",
+    "response_table",
+]
 
 RESPONSES = "responses.json"
 SIDE = 256
 """Pixels of the photos, as the paper's: RN-L sees a hole in them that is narrow in smaller ones."""
 
 WIDE = "30-40 %"
+"""The larger of the two sizes of hole."""
 _PHOTOS = 16
 _AREAS: tuple[Interval, ...] = ((0.1, 0.2), (0.3, 0.4))
 _CUTS = 99  # thresholds to try, at even steps of the response's values
@@ -96,14 +107,77 @@ def knowledge(model: torch.nn.Module, image: Tensor, mask: Tensor) -> list[Knowl
     return found
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the layers of one run know of holes of one size.
+
+    Attributes:
+        group: The run's label in its study.
+        seed: The run's.
+        hole: Its size, ``"30-40 %"``.
+        layers: In the order in which they run.
+    """
+
+    group: str
+    seed: int
+    hole: str
+    layers: tuple[Knowledge, ...]
+
+
 def response_table(context: Context) -> Table | None:
     """A row for each group of scenes with RN-L and each size of hole, means over seeds.
 
-    What each layer of each run knows is kept in ``responses.json`` beside the study's section.
+    What each layer of each run knows is kept in ``responses.json`` beside the study's section,
+    and read from there where runs came without their weights.
 
     Returns:
-        None where no group has any RN-L.
+        None where no group has any RN-L, or neither weights nor that file are there.
     """
+    groups = [group for group in context.study.groups if group.runs[0].photos == "scenes"]
+    weights = [Path(context.run_weights(run)) for group in groups for run in group.runs]
+    answers: list[Answer] = []
+    if all(path.is_file() for path in weights):
+        answers = _ask(context, groups)
+        if answers:
+            text = json.dumps([asdict(answer) for answer in answers], indent=1)
+            with atomic_path(context.folder / RESPONSES) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+    else:
+        with suppress(FileNotFoundError):
+            answers = read_answers(context.folder)
+    if not answers:
+        return None
+    alike: dict[tuple[str, str], list[Answer]] = {}
+    for answer in answers:
+        alike.setdefault((answer.group, answer.hole), []).append(answer)
+    caption = (
+        f"RN-L's response and the hole, scenes of {SIDE} px, means over seeds: how surely it tells "
+        "hole from known pixels (50 % = not at all), and the overlap of hole and region in the "
+        "layer where it is largest, by the layer's own threshold and by the best"
+    )
+    header = "|hole|tells, mean of layers|tells, best|overlap|at best|of everything|which, by seed"
+    return Table(caption, tuple(header.split("|")), tuple(map(_row, alike.values())))
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """What the runs of a study know, as :func:`response_table` kept it.
+
+    Raises:
+        FileNotFoundError: It has not been made.
+        ValueError: The file is damaged.
+    """
+    path = folder / RESPONSES
+    try:
+        return [
+            Answer(**{**kept, "layers": tuple(Knowledge(**layer) for layer in kept["layers"])})
+            for kept in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what a study keeps ({error}); delete it") from error
+
+
+def _ask(context: Context, groups: Sequence[Group]) -> list[Answer]:
+    """Ask each run's network; those without RN-L have no answer."""
     source = open_source(context.data.get("scenes").val)
     numbers = np.linspace(0, len(source) - 1, min(_PHOTOS, len(source))).round().astype(int)
     image = torch.cat([image_to_tensor(read_square(source, int(i), SIDE)) for i in numbers])
@@ -111,66 +185,26 @@ def response_table(context: Context) -> Table | None:
         area: torch.cat([mask_to_tensor(evaluation_mask(int(i), area, SIDE)) for i in numbers])
         for area in _AREAS
     }
-    rows, kept = [], []
-    for group in context.study.groups:
-        if group.runs[0].photos != "scenes":
-            continue
-        asked = [_ask(context, group, run, image, masks) for run in group.runs]
-        kept += [answer for answers in asked for answer in answers]
-        rows += [_row(answers) for answers in zip(*asked, strict=True)]
-    if not rows:
-        return None
-    with atomic_path(context.folder / RESPONSES) as temporary:
-        temporary.write_text(json.dumps(kept, indent=1, default=asdict) + "\n", encoding="utf-8")
-    caption = (
-        f"RN-L's response and the hole, {len(numbers)} scenes of {SIDE} px, means over seeds: how "
-        "surely it tells hole from known pixels (50 % = not at all), and the overlap of hole and "
-        "region in the layer where it is largest, by the layer's own threshold and by the best"
-    )
-    header = "|hole|tells, mean of layers|tells, best|overlap|at best|of everything|which, by seed"
-    return Table(caption, tuple(header.split("|")), tuple(rows))
+    answers = []
+    for group in groups:
+        for run in group.runs:
+            model = load_pretrained(context.run_weights(run))
+            for area, mask in masks.items():
+                if layers := tuple(knowledge(model, image, mask)):
+                    answers.append(Answer(group.label, run.recipe.seed, _named(area), layers))
+    return answers
 
 
-def read_overlaps(folder: Path, group: str, hole: str = WIDE) -> dict[int, float]:
-    """By seed the largest overlap of any layer's region and the hole.
-
-    Args:
-        folder: Of a study that has made its :func:`response_table`.
-        group: Label of the runs.
-        hole: As the table has it.
-
-    Raises:
-        FileNotFoundError: The study has not been run.
-    """
-    kept = json.loads((folder / RESPONSES).read_text(encoding="utf-8"))
-    return {
-        answer["seed"]: max(layer["overlap"] for layer in answer["layers"])
-        for answer in kept
-        if answer["group"] == group and answer["hole"] == hole
-    }
-
-
-def _ask(
-    context: Context, group: Group, run: Run, image: Tensor, masks: Mapping[Interval, Tensor]
-) -> list[dict[str, Any]]:
-    """What a run's layers know, a dictionary for each size of hole; empty without RN-L."""
-    model = load_pretrained(context.run_weights(run))
-    found = {_named(area): knowledge(model, image, mask) for area, mask in masks.items()}
-    shared = {"group": group.label, "seed": run.recipe.seed}
-    return [shared | {"hole": hole, "layers": layers} for hole, layers in found.items() if layers]
-
-
-def _row(answers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _row(answers: Sequence[Answer]) -> tuple[str, ...]:
     """A row of the table, from each seed's answer for one size of hole."""
-    seeds: list[list[Knowledge]] = [answer["layers"] for answer in answers]
-    nearest = [max(layers, key=lambda layer: layer.overlap) for layers in seeds]
+    nearest = [max(answer.layers, key=lambda layer: layer.overlap) for answer in answers]
     return (
-        answers[0]["group"],
-        answers[0]["hole"],
-        f"{fmean(layer.telling for layers in seeds for layer in layers):.0%}",
-        f"{fmean(max(layer.telling for layer in layers) for layers in seeds):.0%}",
+        answers[0].group,
+        answers[0].hole,
+        f"{fmean(layer.telling for answer in answers for layer in answer.layers):.0%}",
+        f"{fmean(max(layer.telling for layer in answer.layers) for answer in answers):.0%}",
         f"{fmean(layer.overlap for layer in nearest):.2f}",
-        f"{fmean(max(layer.best_overlap for layer in layers) for layers in seeds):.2f}",
+        f"{fmean(max(layer.best_overlap for layer in answer.layers) for answer in answers):.2f}",
         f"{fmean(layer.everything for layer in nearest):.2f}",
         ", ".join(layer.layer for layer in nearest),
     )
