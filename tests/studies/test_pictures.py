@@ -127,6 +127,14 @@ def test_what_responses_know_is_a_row_a_group_and_kept_seed_by_seed(
     assert response_table(Context(study, tmp_path / "runs", data, tmp_path / "runs")) is None
 
 
+def test_figure_of_a_result_without_weights_says_what_to_do(
+    data: StudyData, tmp_path: Path
+) -> None:
+    study = get_study("figure8", "small")
+    with pytest.raises(FileNotFoundError, match=r"without weights.*delete its result\.json"):
+        draw_pictures(Context(study, tmp_path / "runs", data, tmp_path))
+
+
 def test_networks_without_rn_l_know_nothing(data: StudyData, tmp_path: Path) -> None:
     study = get_study("figure6", mini_scale())
     untrained(study, tmp_path / "runs")

@@ -24,6 +24,7 @@ from regionnorm.measuring.evaluate import Filler, resolve_model
 from regionnorm.studies.figures import new_figure, save_figure
 from regionnorm.studies.photos import StudyData
 from regionnorm.studies.plan import Group, PhotoKind, Run, Study
+from regionnorm.studies.results import RESULT
 from regionnorm.studies.sections import Figure
 
 __all__ = ["Context", "draw_pictures", "read_square"]
@@ -68,8 +69,18 @@ class Context:
         return self.run_weights(group.runs[0])
 
     def run_weights(self, run: Run) -> str:
-        """The weights file of a run."""
-        return str(self.runs / run.name / "weights.safetensors")
+        """The weights file of a run.
+
+        Raises:
+            FileNotFoundError: The run came without, as a result alone.
+        """
+        path = self.runs / run.name / "weights.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path.parent} holds a result without weights, and {self.study.name} looks into "
+                f"the network; delete its {RESULT}, and the run is trained again"
+            )
+        return str(path)
 
     def own_weights(self) -> str | None:
         """Weights of the paper's network: those of this scale's run, or the package's."""

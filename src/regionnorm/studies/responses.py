@@ -134,9 +134,8 @@ def response_table(context: Context) -> Table | None:
         None where no group has any RN-L, or neither weights nor that file are there.
     """
     groups = [group for group in context.study.groups if group.runs[0].photos == "scenes"]
-    weights = [Path(context.run_weights(run)) for group in groups for run in group.runs]
     answers: list[Answer] = []
-    if all(path.is_file() for path in weights):
+    if _have_weights(context, groups):
         answers = _ask(context, groups)
         if answers:
             text = json.dumps([asdict(answer) for answer in answers], indent=1)
@@ -174,6 +173,12 @@ def read_answers(folder: Path) -> list[Answer]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what a study keeps ({error}); delete it") from error
+
+
+def _have_weights(context: Context, groups: Sequence[Group]) -> bool:
+    with suppress(FileNotFoundError):
+        return all(context.run_weights(run) for group in groups for run in group.runs)
+    return False
 
 
 def _ask(context: Context, groups: Sequence[Group]) -> list[Answer]:
