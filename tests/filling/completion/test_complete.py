@@ -165,6 +165,20 @@ def test_other_depths_are_filled_alike(dtype: type) -> None:
     assert np.abs(filled[mask] / factor - complete(image, mask)[mask]).mean() < 2
 
 
+@pytest.mark.parametrize("halvings", [1, 2, 3, 4])
+def test_a_tone_begins_without_a_step_at_the_holes_border(halvings: int) -> None:
+    side = 24 * 2**halvings
+    hole = np.zeros((side, side), bool)
+    hole[side // 6 : -side // 6, side // 6 : -side // 6] = True
+    painted = np.full((side, side, 3), 0.4, np.float32)
+    tone = np.zeros((side, side), np.float32)
+    filled = np.full((np.count_nonzero(hole), 3), 0.5, np.float32)
+    tone[hole] = module._toned(painted, filled, hole, halvings)[:, 0]
+    middle = tone[side // 2]
+    assert middle[side // 2] < -0.05
+    assert np.abs(np.diff(middle[: side // 2])).max() < 0.08 / 2**halvings
+
+
 @pytest.mark.parametrize("place", ["corner", "all borders", "all but a corner", "lattice"])
 def test_holes_in_awkward_places(place: str) -> None:
     image = photo(60, 66)

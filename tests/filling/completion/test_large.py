@@ -61,17 +61,6 @@ def test_seams_are_moved_where_the_small_copys_pixels_would_show(
     assert moves == [True] * times
 
 
-def test_a_tone_begins_without_a_step_at_the_border_of_a_large_hole() -> None:
-    hole = np.zeros((384, 384), bool)
-    hole[64:320, 64:320] = True
-    painted = np.full((384, 384, 3), 0.4, np.float32)
-    tone = np.zeros((384, 384), np.float32)
-    filled = np.full((np.count_nonzero(hole), 3), 0.5, np.float32)
-    tone[hole] = module._toned(painted, filled, hole, 4)[:, 0]
-    assert tone[192, 192] < -0.05
-    assert np.abs(np.diff(tone[192, 56:192])).max() < 0.005
-
-
 def test_warming_up_compiles_what_large_photos_need() -> None:
     program = (
         "from regionnorm.filling.completion import complete, seams; complete.warm_up();"

@@ -264,10 +264,9 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
     # Brightness alone: its colours would be a tinge that gravel, say, never has.
     low[...] = low.mean(axis=2, keepdims=True)
     low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
-    if halvings > _STAIRS:
-        # On large photos a step shows along the border, where the pieces meet what is known.
-        depth = depth_in(~known, _TONE_FADE + 1)[..., None]
-        low *= np.maximum(depth - 1, 0) / np.float32(_TONE_FADE)
+    # At the border pieces meet what is known: a tone would show there as the hole's outline.
+    depth = depth_in(~known, _TONE_FADE + 1)[..., None]
+    low *= np.maximum(depth - 1, 0) / np.float32(_TONE_FADE)
     for height, width in reversed(shapes):
         low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
     return low[hole]
