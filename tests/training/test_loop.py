@@ -91,7 +91,7 @@ def test_a_run_leaves_weights_log_samples_and_recipe(
 
 
 @pytest.mark.parametrize(("model", "sizes"), [("rn", [32, 256]), ("baseline-in", [32])])
-def test_regions_are_compared_with_the_hole_in_photos_where_they_can_meet_it(
+def test_regions_are_compared_with_holes_that_they_can_meet(
     model: str,
     sizes: list[int],
     photo_folder: Folder,
@@ -105,7 +105,8 @@ def test_regions_are_compared_with_the_hole_in_photos_where_they_can_meet_it(
     def fake(network: nn.Module, image: torch.Tensor, mask: torch.Tensor) -> Activity:
         asked.append(image.shape[-1])
         assert image.shape[-2:] == mask.shape[-2:]
-        assert 0 < mask.mean() < 1
+        if image.shape[-1] == 256:
+            assert all(0.3 <= share <= 0.4 for share in mask.mean((1, 2, 3)))
         zeros, overlap = answers[image.shape[-1]]
         return Activity(zeros, {"b": overlap} if model == "rn" else {})
 

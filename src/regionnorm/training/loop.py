@@ -21,7 +21,9 @@ from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
 from regionnorm.files.remote import is_url
 from regionnorm.files.whole import atomic_path
-from regionnorm.inspecting.activity import Activity, layer_activity
+from regionnorm.imaging import mask_to_tensor
+from regionnorm.inspecting.activity import layer_activity
+from regionnorm.masks import evaluation_mask
 from regionnorm.measuring.evaluate import evaluate
 from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
@@ -39,9 +41,9 @@ __all__ = ["learning_rate", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = 6
-# Pixels of the photos in which RN-L's regions are compared with the hole: in smaller ones a hole is
-# a few pixels of a layer's features wide, and the 7x7 kernels of the response hardly see it.
-REGIONS_AT = 256
+# Side of the photos in which RN-L's regions are compared with the hole, and its share of the area:
+# a narrower hole is a few of a layer's pixels wide, and the response's 7x7 kernels hardly see it.
+REGIONS_AT, REGIONS_IN = 256, (0.3, 0.4)
 # A run with a time limit validates once by then, to know how long its last validation will take.
 FIRST_VALIDATION = 1 / 3
 
@@ -318,10 +320,13 @@ class _Run:
 
     def _look_for_dead_layers(self) -> None:
         """Log the share of zeros behind each norm, and how well each RN-L finds the hole."""
-        activity = self._activity(self.recipe.size)
+        activity = layer_activity(self.state.best_model, *self._on_device(*self._samples()))
         found = activity.found
-        if found and self.recipe.size < REGIONS_AT:
-            found = self._activity(REGIONS_AT).found
+        if found:
+            image, _ = self._samples(REGIONS_AT)
+            holes = [evaluation_mask(i, REGIONS_IN, REGIONS_AT) for i in range(len(image))]
+            mask = torch.cat([mask_to_tensor(hole) for hole in holes])
+            found = layer_activity(self.state.best_model, *self._on_device(image, mask)).found
         if self.logs is not None:
             values = {f"zeros/{name}": share for name, share in activity.zeros.items()}
             values |= {f"found/{name}": overlap for name, overlap in found.items()}
@@ -332,9 +337,8 @@ class _Run:
                 "more; a smaller lr or another init may keep it alive"
             )
 
-    def _activity(self, size: int) -> Activity:
-        image, mask = (part.to(self.fabric.device) for part in self._samples(size))
-        return layer_activity(self.state.best_model, image, mask)
+    def _on_device(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return image.to(self.fabric.device), mask.to(self.fabric.device)
 
     def _sample(self) -> None:
         """Write a grid of fills of fixed photos with fixed masks."""
@@ -344,13 +348,13 @@ class _Run:
             self._write_sample()
 
     def _write_sample(self) -> None:
-        image, mask = self._samples(self.recipe.size)
+        image, mask = self._samples()
         path = self.out / "samples" / f"{self.state.step:07d}.png"
         save_grid(path, image, mask, self._fill(image, mask))
 
-    def _samples(self, size: int) -> tuple[Tensor, Tensor]:
-        """Fixed photos of a size with fixed masks, as tensors on the CPU."""
-        source = self.judge or self.source
+    def _samples(self, size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Fixed photos of a size, the recipe's or another, with fixed masks, on the CPU."""
+        size, source = size or self.recipe.size, self.judge or self.source
         dataset = InpaintingDataset(
             source, mask_sampler(self.recipe), size=size, seed=1, min_scale=1.0, flip=False
         )
