@@ -234,6 +234,22 @@ def _claims() -> Sequence[Claim]:
             t2,
             _difference(t2, "Arch. 1", base),
         ),
+        Claim(
+            "later",
+            "RN-L behind the encoder adds to it",
+            "+0.22",
+            1,
+            t2,
+            _difference(t2, "Arch. 5 (RN)", "Arch. 1"),
+        ),
+        Claim(
+            "later-batch",
+            "RN-L behind the encoder adds to it, as released",
+            "+0.22",
+            1,
+            t2,
+            _difference(t2, "Arch. 5, batch statistics", "Arch. 1, batch statistics"),
+        ),
         Claim("deeper-2", deeper, "-0.47", -1, t2, _difference(t2, "Arch. 2", "Arch. 1")),
         Claim(
             "deeper-3",
