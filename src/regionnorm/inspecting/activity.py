@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from regionnorm.inspecting.layers import evaluating, learned_regions, mask_at
 from regionnorm.nn.norm import MaskedNorm
 
-__all__ = ["DEAD", "Activity", "layer_activity"]
+__all__ = ["DEAD", "REGIONS_AT", "REGIONS_IN", "Activity", "layer_activity"]
+
+REGIONS_AT, REGIONS_IN = 256, (0.3, 0.4)
+"""Side of photos in which RN-L's regions can meet the hole, and the hole's share of the area.
+
+A narrower hole is a few of a layer's pixels wide, and the response's 7x7 kernels hardly see it.
+"""
 
 DEAD = 0.98
 """A layer with a larger share of zeros has next to nothing left to say or to learn by."""

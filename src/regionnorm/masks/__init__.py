@@ -11,6 +11,7 @@ from regionnorm.masks.generated import box_mask as box_mask
 from regionnorm.masks.generated import center_square_mask as center_square_mask
 from regionnorm.masks.generated import ellipse_mask as ellipse_mask
 from regionnorm.masks.generated import evaluation_mask as evaluation_mask
+from regionnorm.masks.generated import evaluation_masks as evaluation_masks
 from regionnorm.masks.generated import free_form_mask as free_form_mask
 from regionnorm.masks.generated import interval_mask as interval_mask
 from regionnorm.masks.generated import scratch_mask as scratch_mask
@@ -29,6 +30,7 @@ __all__ = [
     "center_square_mask",
     "ellipse_mask",
     "evaluation_mask",
+    "evaluation_masks",
     "free_form_mask",
     "interval_mask",
     "scratch_mask",

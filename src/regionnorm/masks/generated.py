@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from regionnorm.files.formats import list_images
 from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import read_mask
+from regionnorm.imaging import mask_to_tensor, read_mask
 from regionnorm.masks.drawing import Canvas, Mask, Point, border_point, paint
 
 Interval = tuple[float, float]
@@ -373,6 +375,11 @@ def evaluation_mask(index: int, interval: Interval, size: int, seed: int = 0) ->
     low, high = (round(edge * 1_000_000) for edge in interval)
     rng = np.random.default_rng((seed, low, high, size, index))
     return interval_mask(size, size, interval, rng, touch_border=index % 2 == 0)
+
+
+def evaluation_masks(indices: Iterable[int], interval: Interval, size: int) -> Tensor:
+    """Several of :func:`evaluation_mask`, as networks take them: float32 ``[N, 1, size, size]``."""
+    return torch.cat([mask_to_tensor(evaluation_mask(i, interval, size)) for i in indices])
 
 
 # --- writing ------------------------------------------------------------------------------------

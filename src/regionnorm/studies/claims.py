@@ -193,7 +193,10 @@ def _finds_the_hole(label: str) -> Measure:
 def _shift(scale: Scale, results: Results) -> Evidence:
     """|Mean| of the known pixels in IN's encoder minus that in RN's, holes of 50 to 60 %."""
     path = results.folder.parent / "shift" / SEEDS
-    kept = {(row["network"], row["seed"]): row["encoder"] for row in json.loads(path.read_text())}
+    kept = {
+        (row["network"], row["seed"]): row["encoder"]
+        for row in json.loads(path.read_text(encoding="utf-8"))
+    }
     pairs = [(("IN", seed), ("RN", seed)) for seed in scale.seeds]
     if not all(key in kept for pair in pairs for key in pair):
         raise FileNotFoundError(f"{path} lacks seeds of {scale.seeds}")

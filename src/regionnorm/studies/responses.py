@@ -19,16 +19,17 @@ from regionnorm._extras import require
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.data import open_source
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import image_to_tensor, mask_to_tensor
-from regionnorm.inspecting.layers import learned_regions, mask_at
-from regionnorm.masks import Interval, evaluation_mask
+from regionnorm.imaging import image_to_tensor
+from regionnorm.inspecting.activity import REGIONS_AT, REGIONS_IN
+from regionnorm.inspecting.layers import learned_regions, mask_at, norm_layers
+from regionnorm.masks import Interval, evaluation_masks
+from regionnorm.measuring.report import interval_label
 from regionnorm.studies.pictures import Context, read_square
 from regionnorm.studies.plan import Group
 from regionnorm.studies.sections import Table
 
 __all__ = [
     "RESPONSES",
-    "SIDE",
     "WIDE",
     "Answer",
     "Knowledge",
@@ -38,13 +39,11 @@ __all__ = [
 ]
 
 RESPONSES = "responses.json"
-SIDE = 256
-"""Pixels of the photos, as the paper's: RN-L sees a hole in them that is narrow in smaller ones."""
-
-WIDE = "30-40 %"
+WIDE = interval_label(REGIONS_IN)
 """The larger of the two sizes of hole."""
+
 _PHOTOS = 16
-_AREAS: tuple[Interval, ...] = ((0.1, 0.2), (0.3, 0.4))
+_AREAS: tuple[Interval, ...] = ((0.1, 0.2), REGIONS_IN)
 _CUTS = 99  # thresholds to try, at even steps of the response's values
 
 
@@ -85,6 +84,8 @@ def knowledge(model: torch.nn.Module, image: Tensor, mask: Tensor) -> list[Knowl
     Raises:
         ImportError: SciPy is not installed.
     """
+    if all(kind != "rn-l" for _, kind in norm_layers(model)):
+        return []  # without running it for nothing
     found = []
     for region in learned_regions(model, image, mask):
         response = region.response[:, 0].numpy()
@@ -150,9 +151,9 @@ def response_table(context: Context) -> Table | None:
     for answer in answers:
         alike.setdefault((answer.group, answer.hole), []).append(answer)
     caption = (
-        f"RN-L's response and the hole, scenes of {SIDE} px, means over seeds: how surely it tells "
-        "hole from known pixels (50 % = not at all), and the overlap of hole and region in the "
-        "layer where it is largest, by the layer's own threshold and by the best"
+        f"RN-L's response and the hole, scenes of {REGIONS_AT} px, means over seeds: how surely it "
+        "tells hole from known pixels (50 % = not at all), and the overlap of hole and region in "
+        "the layer where it is largest, by the layer's own threshold and by the best"
     )
     header = "|hole|tells, mean of layers|tells, best|overlap|at best|of everything|which, by seed"
     return Table(caption, tuple(header.split("|")), tuple(map(_row, alike.values())))
@@ -184,19 +185,20 @@ def _have_weights(context: Context, groups: Sequence[Group]) -> bool:
 def _ask(context: Context, groups: Sequence[Group]) -> list[Answer]:
     """Ask each run's network; those without RN-L have no answer."""
     source = open_source(context.data.get("scenes").val)
-    numbers = np.linspace(0, len(source) - 1, min(_PHOTOS, len(source))).round().astype(int)
-    image = torch.cat([image_to_tensor(read_square(source, int(i), SIDE)) for i in numbers])
-    masks = {
-        area: torch.cat([mask_to_tensor(evaluation_mask(int(i), area, SIDE)) for i in numbers])
-        for area in _AREAS
-    }
+    numbers = (
+        np.linspace(0, len(source) - 1, min(_PHOTOS, len(source))).round().astype(int).tolist()
+    )
+    image = torch.cat([image_to_tensor(read_square(source, i, REGIONS_AT)) for i in numbers])
+    masks = {area: evaluation_masks(numbers, area, REGIONS_AT) for area in _AREAS}
     answers = []
     for group in groups:
         for run in group.runs:
             model = load_pretrained(context.run_weights(run))
             for area, mask in masks.items():
                 if layers := tuple(knowledge(model, image, mask)):
-                    answers.append(Answer(group.label, run.recipe.seed, _named(area), layers))
+                    answers.append(
+                        Answer(group.label, run.recipe.seed, interval_label(area), layers)
+                    )
     return answers
 
 
@@ -213,10 +215,6 @@ def _row(answers: Sequence[Answer]) -> tuple[str, ...]:
         f"{fmean(layer.everything for layer in nearest):.2f}",
         ", ".join(layer.layer for layer in nearest),
     )
-
-
-def _named(area: Interval) -> str:
-    return f"{100 * area[0]:.0f}-{100 * area[1]:.0f} %"
 
 
 def _above(response: npt.NDArray[Any], hole: npt.NDArray[Any]) -> float:

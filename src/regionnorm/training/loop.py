@@ -21,9 +21,8 @@ from regionnorm.data import ImageSource, InpaintingDataset, open_source
 from regionnorm.devices import keep_freed_memory
 from regionnorm.files.remote import is_url
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import mask_to_tensor
-from regionnorm.inspecting.activity import layer_activity
-from regionnorm.masks import evaluation_mask
+from regionnorm.inspecting.activity import REGIONS_AT, REGIONS_IN, layer_activity
+from regionnorm.masks import evaluation_masks
 from regionnorm.measuring.evaluate import evaluate
 from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
 from regionnorm.training.batches import Batches, mask_sampler
@@ -41,9 +40,6 @@ __all__ = ["learning_rate", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = 6
-# Side of the photos in which RN-L's regions are compared with the hole, and its share of the area:
-# a narrower hole is a few of a layer's pixels wide, and the response's 7x7 kernels hardly see it.
-REGIONS_AT, REGIONS_IN = 256, (0.3, 0.4)
 # A run with a time limit validates once by then, to know how long its last validation will take.
 FIRST_VALIDATION = 1 / 3
 
@@ -324,8 +320,7 @@ class _Run:
         found = activity.found
         if found:
             image, _ = self._samples(REGIONS_AT)
-            holes = [evaluation_mask(i, REGIONS_IN, REGIONS_AT) for i in range(len(image))]
-            mask = torch.cat([mask_to_tensor(hole) for hole in holes])
+            mask = evaluation_masks(range(len(image)), REGIONS_IN, REGIONS_AT)
             found = layer_activity(self.state.best_model, *self._on_device(image, mask)).found
         if self.logs is not None:
             values = {f"zeros/{name}": share for name, share in activity.zeros.items()}

@@ -10,8 +10,8 @@ from torch import Tensor
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.data import open_source
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import image_to_tensor, mask_to_tensor
-from regionnorm.masks import evaluation_mask
+from regionnorm.imaging import image_to_tensor
+from regionnorm.masks import evaluation_masks
 from regionnorm.studies.figures import save_figure
 from regionnorm.studies.pictures import Context, read_square
 from regionnorm.studies.sections import Figure, Table
@@ -35,7 +35,7 @@ def shift_parts(context: Context) -> tuple[tuple[Table, ...], tuple[Figure, ...]
     images = torch.cat(
         [image_to_tensor(read_square(source, number, size)) for number in range(count)]
     )
-    masks = {area: _masks(count, area, size) for area in _AREAS}
+    masks = {area: evaluation_masks(range(count), area, size) for area in _AREAS}
     models = {group.label: load_pretrained(context.weights(group)) for group in study.groups}
     result = measure_shift(models, images, masks)
     with atomic_path(context.folder / "shift.json") as temporary:
@@ -63,10 +63,6 @@ def _seeds(context: Context, images: Tensor, masks: Masks) -> Table:
         temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     caption = "Shift of the known pixels by seed, holes of 50 to 60 %, standard deviations"
     return Table(caption, ("", *PARTS), tuple(rows))
-
-
-def _masks(count: int, area: tuple[float, float], size: int) -> Tensor:
-    return torch.cat([mask_to_tensor(evaluation_mask(i, area, size)) for i in range(count)])
 
 
 _CAPTION = (
