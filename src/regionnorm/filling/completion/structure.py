@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
 from regionnorm.filling.completion.pyramid import blur, continued
+from regionnorm.filling.completion.surroundings import strangeness
 from regionnorm.masks.regions import dilate_square, label_regions
 from regionnorm.stopping import stop_if_asked
 
@@ -52,6 +53,11 @@ _MOST_UNEXPECTED = 0.5
 _BLURS = 8
 _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected there
 _LEAST_BUSY = 0.02
+_STRANGE = 1.0  # weight of what it differs by from what is like it around the hole
+_MOST_STRANGE = 1.0
+_AROUND, _MOST_AROUND = 6, 400  # pixels from the hole that count, and how many of them
+_ALIKE = 0.05  # share of those that has to be like it
+_STRANGE_BUSY = 2.0  # weight of busyness beside colour
 _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.1  # of a seam
 _ORDERS = 6  # in which the candidates are offered, at most; the cheapest choice is taken
@@ -137,7 +143,7 @@ def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> li
     parts, count = label_regions(place)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     for number in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
-        ring = _thinned(dilate_square(parts == number + 1, _RING) & ~hole)
+        ring = _thinned(dilate_square(parts == number + 1, _RING) & ~hole, _MOST_RING)
         if not ring.any():
             continue
         arc = offsets.arcs_of(ring, _ARCS)
@@ -162,13 +168,13 @@ def _peaks_by_view(score: Floats, ring: Place, width: int, count: int) -> list[I
     return [kind(part) for part in (inside, beyond)]
 
 
-def _thinned(ring: Place) -> Place:
+def _thinned(ring: Place, most: int) -> Place:
     """As many pixels of a ring as time allows to compare, evenly chosen."""
     at = np.flatnonzero(ring)
-    if len(at) <= _MOST_RING:
+    if len(at) <= most:
         return ring
     thin = np.zeros_like(ring)
-    thin.flat[at[:: -(-len(at) // _MOST_RING)]] = True
+    thin.flat[at[:: -(-len(at) // most)]] = True
     return thin
 
 
@@ -215,6 +221,9 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
     busy_there = blur(continued(scene.busyness, ~hole), np.ones_like(known), _BLURS)[rows, columns]
     calm = _LEAST_BUSY + busy_there.sum(axis=1)
     border = _Border(features, hole, scene.place)
+    around = _thinned(dilate_square(scene.place, _AROUND) & ~hole, _MOST_AROUND)
+    looks = np.concatenate([low, np.float32(_STRANGE_BUSY) * busy], axis=2)
+    strange = np.float32(_STRANGE) * strangeness(looks, ~hole, around, _ALIKE, _MOST_STRANGE)
     values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
     costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
     for number, (down, right) in enumerate(candidates):
@@ -240,6 +249,7 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
         cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
         texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
         cost += _TEXTURE * np.minimum(texture, 1)
+        cost += strange[to_rows, to_columns]
         costs[number, shown] = cost[shown]
     return values, costs
 
