@@ -143,7 +143,7 @@ def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> li
     parts, count = label_regions(place)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     for number in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
-        ring = _thinned(dilate_square(parts == number + 1, _RING) & ~hole, _MOST_RING)
+        ring = _ring(parts == number + 1, hole, _RING, _MOST_RING)
         if not ring.any():
             continue
         arc = offsets.arcs_of(ring, _ARCS)
@@ -168,8 +168,9 @@ def _peaks_by_view(score: Floats, ring: Place, width: int, count: int) -> list[I
     return [kind(part) for part in (inside, beyond)]
 
 
-def _thinned(ring: Place, most: int) -> Place:
-    """As many pixels of a ring as time allows to compare, evenly chosen."""
+def _ring(place: Place, hole: Place, reach: int, most: int) -> Place:
+    """Known pixels around a place: as many as time allows to compare, evenly chosen."""
+    ring = dilate_square(place, reach) & ~hole
     at = np.flatnonzero(ring)
     if len(at) <= most:
         return ring
@@ -221,9 +222,7 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
     busy_there = blur(continued(scene.busyness, ~hole), np.ones_like(known), _BLURS)[rows, columns]
     calm = _LEAST_BUSY + busy_there.sum(axis=1)
     border = _Border(features, hole, scene.place)
-    around = _thinned(dilate_square(scene.place, _AROUND) & ~hole, _MOST_AROUND)
-    looks = np.concatenate([low, np.float32(_STRANGE_BUSY) * busy], axis=2)
-    strange = np.float32(_STRANGE) * strangeness(looks, ~hole, around, _ALIKE, _MOST_STRANGE)
+    strange = _strange(scene, low, busy)
     values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
     costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
     for number, (down, right) in enumerate(candidates):
@@ -252,6 +251,15 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
         cost += strange[to_rows, to_columns]
         costs[number, shown] = cost[shown]
     return values, costs
+
+
+def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
+    """What each known pixel costs because little around the hole is like it, ``[H, W]``."""
+    looks = np.concatenate([low, np.float32(_STRANGE_BUSY) * busy], axis=2)
+    around = _ring(scene.place, scene.hole, _AROUND, _MOST_AROUND)
+    cost = strangeness(looks, ~scene.hole, around, _ALIKE, _MOST_STRANGE)
+    cost *= np.float32(_STRANGE)
+    return cost
 
 
 class _Border:
