@@ -252,6 +252,60 @@ def test_two_objects_are_gone_after_four_actions_and_each_mask_leaves_once(
     ]
 
 
+def test_a_download_waits_for_what_was_painted_while_a_fill_came(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    # The fill is shown, but what the server keeps is not yet told.
+    page.evaluate(
+        """() => {
+            const { server } = regionnorm;
+            const ask = server.ask.bind(server);
+            const held = new Promise((done) => (regionnorm.goOn = done));
+            server.ask = async (method, path, ...rest) => {
+                if (!path) await held;
+                return ask(method, path, ...rest);
+            };
+        }"""
+    )
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.25, 0.3))
+        paint(page, (0.7, 0.7), (0.75, 0.7))
+    page.wait_for_function("regionnorm.timeline.filled")
+    with page.expect_download() as started:
+        page.locator(".rn-download").click()
+        page.evaluate("regionnorm.goOn()")
+    assert started.value.suggested_filename == "photo-filled-2.png"
+    assert steps(page) == ["picture", "stroke", "picture", "stroke", "picture"]
+
+
+def test_a_download_that_waits_is_given_up_with_the_fill(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    button = page.locator(".rn-download")
+    saved: list[Any] = []
+    page.on("download", lambda download: saved.append(download))
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.25, 0.3))
+        button.click()
+        expect(button).to_have_text("Saving…")
+        page.keyboard.press("Escape")
+        expect(button).to_have_text("Download")
+        page.keyboard.press("Control+Enter")
+    settle(page, 1)
+    page.wait_for_timeout(200)
+    assert saved == []
+    # More of the same object is painted: the fill begins anew, and is saved.
+    with page.expect_download() as kept, fill.held():
+        paint(page, (0.7, 0.7), (0.75, 0.7))
+        button.click()
+        paint(page, (0.75, 0.7), (0.8, 0.7))
+        expect(button).to_have_text("Saving…")
+    assert kept.value.suggested_filename == "photo-filled-2.png"
+    expect(button).to_have_text("Download")
+
+
 @pytest.mark.parametrize(("width", "height"), [(333, 517), (1701, 205)])
 def test_mask_and_result_have_the_photos_size_whatever_is_shown(
     page: Page, tmp_path: Path, make_photo: Maker, width: int, height: int

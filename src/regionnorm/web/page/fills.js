@@ -3,17 +3,17 @@
 import { boundsOf, exportMask } from './mask.js';
 
 export class Fills {
-  // `page` has `server`, `timeline`, `view`, `say(place, text)`, `arrived(picture)`, `changed()`.
+  // `page` has `server`, `timeline`, `view`, `say(place, text)`, `arrived(picture, running)`, `changed()`.
   constructor(element, page) {
     this.page = page;
     this.box = element.querySelector('.rn-progress');
     this.track = this.box.querySelector('.rn-track');
     this.doing = this.box.querySelector('.rn-doing');
-    this.running = null; // {picture, mark, auto, near, stop, job}
+    this.running = null; // {picture, mark, auto, near, stop, job, saves}
   }
 
-  // Fill what is painted. `auto`: because the hand let go.
-  async fill(auto = false) {
+  // Fill what is painted. `auto`: because the hand let go. `saves`: download it then.
+  async fill(auto = false, saves = false) {
     const { timeline, view, say } = this.page;
     const picture = timeline.picture;
     if (!picture) return say('photo', 'There is no photo yet. Choose one first.');
@@ -23,7 +23,7 @@ export class Fills {
     const grows = margins.some(Boolean);
     if (grows && auto) return undefined; // more of the border may follow
     const mark = timeline.steps[timeline.at - 1];
-    const running = this.begin({ mark, auto, near: boundsOf(items.map(meant), picture.canvas) });
+    const running = this.begin({ mark, auto, saves, near: boundsOf(items.map(meant), picture.canvas) });
     const mask = await exportMask(items, picture.canvas, view.masks, view.hard);
     if (this.running !== running) return undefined;
     if (!mask && !grows) {
@@ -59,6 +59,11 @@ export class Fills {
     return this.running;
   }
 
+  // It is painted on now; what was painted meanwhile is filled next.
+  landed(running, picture) {
+    Object.assign(running, { picture, near: null });
+  }
+
   // A fill of another picture, which the person has left, goes on behind the scenes.
   leave() {
     if (this.running && this.running.picture !== this.page.timeline.picture) this.end(this.running);
@@ -79,13 +84,14 @@ export class Fills {
     } catch (error) {
       last = { state: error.name === 'AbortError' ? 'cancelled' : 'failed', error: error.message };
     }
-    if (last.picture) await this.page.arrived(last.picture, running.mark, this.running !== running);
+    if (last.picture) await this.page.arrived(last.picture, running);
+    this.leave();
     const left = this.running !== running;
     this.end(running);
     if (running.cancelled || left) return last;
     if (last.state === 'failed') this.page.say('fill', last.error);
     else if (last.state === 'cancelled') this.page.say('fill', 'The fill was stopped.');
-    this.page.finished(last.state === 'done', running.auto);
+    this.page.finished(last.state === 'done', running);
     return last;
   }
 
@@ -120,7 +126,7 @@ export class Fills {
     const bounds = boundsOf([hand], this.page.timeline.picture.canvas);
     if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, hand.width)) return undefined;
     this.cancel();
-    return this.fill(true);
+    return this.fill(true, running.saves);
   }
 
   tell({ state, ahead = 0, done = 0, left = 0 }) {

@@ -142,7 +142,7 @@ class Page {
     if (this.auto.checked && !stroke.erase) this.fills.painted(stroke);
   }
 
-  async arrived(picture, mark, late) {
+  async arrived(picture, running) {
     this.pictures.unshift(picture);
     try {
       await this.bitmaps.load(picture.number);
@@ -150,17 +150,15 @@ class Page {
       // It can still be fetched when it is wanted.
     }
     // Whoever has gone on to another photo stays there; the fill is among the thumbnails.
-    if (!late) this.timeline.insert(mark, picture);
+    const { fills, timeline } = this;
+    if (fills.running === running && timeline.insert(running.mark, picture)) fills.landed(running, picture);
     await this.update();
   }
 
-  finished(done, auto) {
-    if (done && auto && this.auto.checked && this.timeline.items.some((item) => (item.kind === 'stroke' && !item.erase) || item.from)) {
-      this.fills.fill(true);
-      return;
-    }
-    if (this.saves && done) this.download();
-    this.saves = false;
+  finished(done, running) {
+    const more = this.timeline.items.some((item) => (item.kind === 'stroke' && !item.erase) || item.from);
+    if (done && running.auto && this.auto.checked && more) this.fills.fill(true, running.saves);
+    else if (done && running.saves) this.download();
   }
 
   // What is being found is filled, too.
@@ -190,9 +188,10 @@ class Page {
     const picture = this.timeline.picture;
     if (!picture) return;
     this.fills.leave();
-    if (this.fills.running) {
+    const { running } = this.fills;
+    if (running) {
       // What is on its way belongs to it.
-      this.saves = true;
+      running.saves = true;
       this.changed();
       return;
     }
@@ -229,7 +228,7 @@ class Page {
     for (const selector of ['[data-do=another]', '[data-do=compare]', '.rn-compare']) this.find(selector).hidden = !filled;
     this.find('.rn-download').classList.toggle('rn-strong', filled);
     this.find('[data-do=fill]').classList.toggle('rn-strong', !filled || timeline.items.length > 0);
-    this.find('.rn-download').textContent = this.saves ? 'Saving…' : 'Download';
+    this.find('.rn-download').textContent = fills.running?.saves ? 'Saving…' : 'Download';
     this.element.classList.toggle('rn-open', Boolean(picture));
     // Screen readers leave its keys to the photo.
     this.stage.setAttribute('role', picture ? 'application' : 'main');
