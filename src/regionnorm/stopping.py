@@ -6,15 +6,19 @@ fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Stopped", "stop_between_layers", "stop_if_asked", "stoppable"]
+__all__ = ["Stopped", "stop_between_layers", "stop_if_asked", "stoppable", "waited_for"]
+
+_LOOK = 0.1  # seconds between looks at who waits
 
 
 class Stopped(Exception):
@@ -36,6 +40,32 @@ def stoppable(asked: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
+
+
+@asynccontextmanager
+async def waited_for(request: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """Let what is done for a web request be given up inside the block once its client has gone.
+
+    Args:
+        request: A Starlette request whose body was read.
+
+    Yields:
+        What is done once the client has gone.
+    """
+    gone = threading.Event()
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(_LOOK)
+        gone.set()
+
+    left = asyncio.create_task(watch())
+    try:
+        with stoppable(gone.is_set):
+            yield left
+    finally:
+        gone.set()  # what is still at work when the block is left has no reader either
+        left.cancel()
 
 
 def stop_if_asked() -> None:

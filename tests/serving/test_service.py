@@ -25,6 +25,7 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter, inpaint_path
 from regionnorm.serving.service import ServiceOptions, build_service
+from regionnorm.stopping import stop_if_asked
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
@@ -41,13 +42,17 @@ class Slow(Inpainter):
     def __init__(self) -> None:
         super().__init__(torch.nn.Identity())
         self.go = threading.Event()
-        self.most = self.now = 0
+        self.begun = self.most = self.now = 0
 
     def fill_photo(self, photo: Any, hole: Any, **_: Any) -> Any:
+        self.begun += 1
         self.now += 1
         self.most = max(self.most, self.now)
-        assert self.go.wait(20)
-        self.now -= 1
+        try:
+            while not self.go.wait(0.01):
+                stop_if_asked()
+        finally:
+            self.now -= 1
         colours = photo.colours()
         return photo.filled(np.broadcast_to(colours[:1, :1], colours.shape), hole)
 
@@ -229,6 +234,41 @@ def test_slow_clients_hold_nobody_up(make_photo: Maker, make_mask: Maker) -> Non
         for connection in slow:
             assert connection.recv(100).startswith(b"HTTP/1.1 408")
             connection.close()
+
+
+def test_who_has_gone_keeps_no_place(make_photo: Maker, make_mask: Maker) -> None:
+    inpainter = Slow()
+    body = form(photo=png(make_photo(40, 30)), mask=png(make_mask(40, 30)))
+    head = f"POST /fill HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nContent-Type: "
+    head += f"multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+
+    def count(name: str) -> int:
+        found = re.search(rf"^regionnorm_{name} (\d+)", ask(port, "/metrics")[2].decode(), re.M)
+        assert found
+        return int(found[1])
+
+    def wait_until(running: int, waiting: int) -> None:
+        until = time.monotonic() + 20
+        while (count("running"), count("waiting")) != (running, waiting):
+            if time.monotonic() > until:
+                inpainter.go.set()  # else the service would never end
+                pytest.fail(f"still not {running} running and {waiting} waiting")
+            time.sleep(0.02)
+
+    with running(inpainter, jobs=1, max_queue=1) as port:
+        clients = []
+        for number in range(2):
+            clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+            clients[-1].sendall(head.encode() + body)
+            wait_until(1, number)
+        clients.pop().close()  # it has waited in vain
+        wait_until(1, 0)
+        clients.pop().close()  # its photo is being filled
+        wait_until(0, 0)
+        assert (inpainter.begun, inpainter.now) == (1, 0)
+        inpainter.go.set()
+        assert ask(port, body=body)[0] == 200
+    assert inpainter.begun == 2
 
 
 # --- how it ends ---------------------------------------------------------------------------------

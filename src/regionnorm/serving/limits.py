@@ -12,6 +12,7 @@ from typing import Any
 
 from regionnorm._extras import require
 from regionnorm.serving.metrics import Metrics
+from regionnorm.stopping import Stopped
 
 __all__ = ["FOLDER", "Desk", "Limits"]
 
@@ -58,11 +59,27 @@ class Desk:
         ahead = (self.waiting + self.running) / self.jobs
         return max(1, min(_LONGEST_WAIT, math.ceil(ahead * self._usual)))
 
-    async def turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Wait for one's turn and do the work."""
+    async def turn(self, work: Callable[[], Awaitable[Any]], left: asyncio.Future[None]) -> Any:
+        """Wait for one's turn and do the work.
+
+        Args:
+            work: What to do.
+            left: Done once nobody waits for it any more.
+
+        Raises:
+            Stopped: That was before its turn came.
+        """
         self.waiting += 1
+        mine = asyncio.ensure_future(self._turns.acquire())
         try:
-            await self._turns.acquire()
+            both: set[asyncio.Future[Any]] = {mine, left}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not mine.done():
+                raise Stopped("stopped, because nobody waits for it")
+        except BaseException:
+            if not mine.cancel():  # it has come, and is for the next one
+                self._turns.release()
+            raise
         finally:
             self.waiting -= 1
         self.running += 1

@@ -13,6 +13,7 @@ from typing import Any
 from regionnorm._extras import require
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.serving.service import ServiceOptions, build_service
+from regionnorm.stopping import stop_between_layers
 
 __all__ = ["serve"]
 
@@ -66,7 +67,7 @@ def serve(
         stop(number, frame)
 
     server.handle_exit = handle_exit
-    with listening, _ended_well():
+    with listening, _ended_well(), stop_between_layers(inpainter.model):
         server.run(sockets=[listening])
 
 

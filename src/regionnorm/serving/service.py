@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,7 @@ from regionnorm.masks.check import MaskOptions, is_mask_rule
 from regionnorm.photo import Photo
 from regionnorm.serving.limits import FOLDER, Desk, Limits
 from regionnorm.serving.metrics import Metrics
+from regionnorm.stopping import Stopped, waited_for
 
 __all__ = ["FILL", "ServiceOptions", "build_service"]
 
@@ -184,15 +186,17 @@ class _Service:
             raise self.error(429, "too many photos are waiting; try again later", pause)
 
         async def work() -> tuple[Path, list[str]]:
-            if await request.is_disconnected():
-                raise self.error(499, "the client has gone")
+            stops = copy_context().run  # the thread, too, is told when the client goes
             result: tuple[Path, list[str]] = await loop.run_in_executor(
-                self.pool, self._work, order, folder
+                self.pool, stops, self._work, order, folder
             )
             return result
 
         try:
-            result, warnings = await self.desk.turn(work)
+            async with waited_for(request) as left:
+                result, warnings = await self.desk.turn(work, left)
+        except Stopped:
+            raise self.error(499, "the client has gone") from None
         except (ValueError, OSError) as error:
             raise self.error(400, _without_folder(str(error), folder)) from error
         return self._answer(result, warnings)

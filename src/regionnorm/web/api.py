@@ -11,14 +11,13 @@ import json
 import logging
 import re
 import shutil
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from regionnorm._extras import require
-from regionnorm.stopping import Stopped, stoppable
+from regionnorm.stopping import Stopped, waited_for
 from regionnorm.web.finders import Finders, Replaced
 from regionnorm.web.handlers import VIEW_SIDE, Handlers
 from regionnorm.web.line import Job, Line, LineFull
@@ -43,7 +42,7 @@ _Answer = Callable[[Any], Awaitable[Any]]
 _AT_ONCE = 2  # photos that are decoded at a time, beside those filled or searched
 _RULES = ("auto:scratches", "auto:scratches-classical", "auto:text")
 _THUMBNAIL_SIDE = 192
-_LOOK = 0.1  # seconds between looks at a job, or at who waits for a find
+_LOOK = 0.1  # seconds between looks at a job
 _SAY = 5  # looks after which it is told again
 _MOST_NAME = 120
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -135,16 +134,11 @@ class PageApi:
         async with self.finders.turn(self.visitor(request).name):
             if await request.is_disconnected():
                 raise self._gone
-            gone = threading.Event()
-            watch = asyncio.create_task(_set_when_gone(gone, request))
             try:
-                with stoppable(gone.is_set):
+                async with waited_for(request):
                     return await asyncio.to_thread(work, *arguments, **named)
             except Stopped:
                 raise self._gone from None
-            finally:
-                gone.set()
-                watch.cancel()
 
     def visitor(self, request: Any) -> Visitor:
         """Whose address was asked for."""
@@ -330,13 +324,6 @@ def describe(picture: Picture) -> dict[str, Any]:
         "grown": picture.grown,
         "frame": picture.frame,
     }
-
-
-async def _set_when_gone(event: threading.Event, request: Any) -> None:
-    """Set an event once nobody waits for the answer to a request any more."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(_LOOK)
-    event.set()
 
 
 def check_rule(rule: str) -> None:
