@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from regionnorm.photo import Photo, _deep, read_photo, write_photo
 
@@ -367,3 +367,171 @@ def test_a_heic_photo_without_the_plug_in_names_the_command(
     with pytest.raises(ValueError, match=r"a\.heic.*pip install pillow-heif") as error:
         read_photo(tmp_path / "a.heic")
     one_line(error)
+
+
+# --- what viewers and archives read ---------------------------------------------------------------
+
+CAPTION = b"\x1c\x02\x78\x00\x05Piers\x1c\x02\x50\x00\x05Smith"  # IPTC: a caption, and by whom
+
+
+def with_iptc(photo: Image.Image, path: Path, records: bytes = CAPTION) -> None:
+    """A photo as press agencies send it, in a JPEG's or a TIFF's own place."""
+    if path.suffix == ".tif":
+        photo.save(path, tiffinfo={33723: records})
+        return
+    padded = records + b"\0" * (len(records) % 2)
+    block = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(records)) + padded
+    thumbnail = b"8BIM\x04\x0c\0\0" + struct.pack(">I", 4) + b"what"
+    content = b"Photoshop 3.0\0" + thumbnail + block
+    photo.save(path, extra=b"\xff\xed" + struct.pack(">H", len(content) + 2) + content)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_captions_of_press_photos_stay(tmp_path: Path, make_photo: Maker, suffix: str) -> None:
+    source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    with_iptc(make_photo(40, 30), source)
+    photo = read_photo(source)
+    write_photo(photo.filled(photo.colours(), middle(photo)), target)
+    with Image.open(target) as written:
+        found = IptcImagePlugin.getiptcinfo(written)
+        assert found == {(2, 0x78): b"Piers", (2, 0x50): b"Smith"}
+        assert 0x040C not in written.info.get("photoshop", {}), "a thumbnail shows what is gone"
+
+
+def test_captions_that_no_segment_holds_cost_nothing_else(
+    tmp_path: Path, make_photo: Maker
+) -> None:
+    with_iptc(make_photo(40, 30), tmp_path / "a.tif", CAPTION * 6000)
+    write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert written.size == (40, 30) and IptcImagePlugin.getiptcinfo(written) is None
+
+
+@pytest.mark.parametrize("intent", [0, 1])
+def test_the_srgb_chunk_stays_whatever_its_intent(
+    tmp_path: Path, make_photo: Maker, intent: int
+) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"sRGB", bytes([intent]))
+    make_photo(40, 30).save(tmp_path / "a.png", pnginfo=chunks)
+    write_photo(read_photo(tmp_path / "a.png"), tmp_path / "b.png")
+    assert Image.open(tmp_path / "b.png").info["srgb"] == intent
+
+
+def test_a_resolution_that_is_no_number_is_left_out(tmp_path: Path, make_photo: Maker) -> None:
+    photo = make_photo(40, 30)
+    photo.save(tmp_path / "a.tif", dpi=(72, 72))
+    data = (tmp_path / "a.tif").read_bytes()
+    at = struct.unpack("<I", data[data.index(struct.pack("<HHI", 282, 5, 1)) + 8 :][:4])[0]
+    (tmp_path / "a.tif").write_bytes(data[:at] + bytes(8) + data[at + 8 :])
+    for name in ("b.png", "b.jpg", "b.tif"):
+        write_photo(read_photo(tmp_path / "a.tif"), tmp_path / name)
+        assert Image.open(tmp_path / name).size == (40, 30)
+
+
+def test_text_that_turns_the_photo_is_used_up(tmp_path: Path, make_photo: Maker) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    raw = exif.tobytes()
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n")
+    chunks.add_text("Author", "Smith")
+    make_photo(40, 30).save(tmp_path / "a.png", pnginfo=chunks)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.size == (30, 40)
+    write_photo(photo, tmp_path / "b.png")
+    assert read_photo(tmp_path / "b.png").size == (30, 40)
+    assert Image.open(tmp_path / "b.png").text["Author"] == "Smith"  # type: ignore[attr-defined]
+
+
+def deep_png(path: Path, pixels: np.ndarray, *chunks: tuple[bytes, bytes]) -> None:
+    """16-bit RGB with further chunks before its pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    others = b"".join(chunk(*one) for one in chunks)
+    data = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + others + data)
+
+
+def test_16_bit_png_keeps_its_texts_and_what_is_transparent(tmp_path: Path) -> None:
+    pixels = deep_array(20, 16, 3)
+    pixels[:4] = 7710, 8995, 7710
+    clear = (b"tRNS", struct.pack(">3H", 7710, 8995, 7710))
+    wide = b"Title\0\0\0\0\0" + "Brücke ☀".encode()
+    deep_png(tmp_path / "a.png", pixels, clear, (b"tEXt", b"Author\0Smith"), (b"iTXt", wide))
+    photo = read_photo(tmp_path / "a.png")
+    alpha = photo.alpha()
+    assert alpha is not None and (alpha[:4] == 0).all() and (alpha[4:] == 255).all()
+    hole = middle(photo)
+    write_photo(photo.filled(np.full_like(photo.colours(), 7710), hole), tmp_path / "b.png")
+    again = read_photo(tmp_path / "b.png")
+    assert again.mode == "RGBA;16"
+    assert (again.colours()[~hole] == pixels[~hole]).all()
+    assert (again.alpha() == alpha).all()
+    text = Image.open(tmp_path / "b.png").text  # type: ignore[attr-defined]
+    assert text == {"Author": "Smith", "Title": "Brücke ☀"}
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
+def test_transparency_by_colour_goes_along_into_another_format(
+    tmp_path: Path, make_photo: Maker, mode: str, suffix: str
+) -> None:
+    photo, key = keyed(make_photo, mode)
+    photo.save(tmp_path / "a.png", transparency=key)
+    before = np.asarray(Image.open(tmp_path / "a.png").convert("RGBA").getchannel("A"))
+    assert (before == 0).any() and (before == 255).any()
+    write_photo(read_photo(tmp_path / "a.png"), tmp_path / f"b{suffix}")
+    after = Image.open(tmp_path / f"b{suffix}").convert("RGBA").getchannel("A")
+    assert (np.asarray(after) == before).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_transparency_by_colour_is_refused_where_it_would_be_lost(
+    tmp_path: Path, make_photo: Maker, mode: str, suffix: str
+) -> None:
+    photo, key = keyed(make_photo, mode)
+    photo.save(tmp_path / "a.png", transparency=key)
+    with pytest.raises(ValueError, match="holds no transparen") as error:
+        write_photo(read_photo(tmp_path / "a.png"), tmp_path / f"b{suffix}")
+    assert "use .png, .webp or .tif" in one_line(error)
+    assert not (tmp_path / f"b{suffix}").exists()
+
+
+def keyed(make_photo: Maker, mode: str) -> tuple[Image.Image, int | tuple[int, int, int]]:
+    """A photo of which one colour is to be transparent, and that colour."""
+    photo = make_photo(40, 30).convert("L" if mode == "L" else "RGB")
+    photo.paste(7 if mode == "L" else (1, 2, 3), (0, 0, 9, 9))
+    if mode == "P":
+        photo = photo.quantize(16)
+        return photo, photo.getpixel((2, 2))  # type: ignore[return-value]
+    return photo, 7 if mode == "L" else (1, 2, 3)
+
+
+def test_gray_that_counts_from_white_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    black = struct.pack("<HHI", 262, 3, 1)
+    at = data.index(black) + len(black)
+    (tmp_path / "a.tif").write_bytes(data[:at] + bytes(2) + data[at + 2 :])
+    with pytest.raises(ValueError, match="16-bit gray") as error:
+        read_photo(tmp_path / "a.tif")
+    assert "save it" in one_line(error)
+
+
+def test_a_palette_with_alpha_stays_transparent(make_photo: Maker) -> None:
+    image = make_photo(40, 30).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 12, 12))
+    palette = image.quantize(32)
+    assert palette.mode == "P" and palette.palette and palette.palette.mode == "RGBA"
+    photo = Photo.from_image(palette)
+    alpha = photo.alpha()
+    assert alpha is not None and (alpha[:12, :12] == 0).all() and (alpha[14:, 14:] == 255).all()
+    assert photo.filled(photo.colours(), middle(photo)).image.has_transparency_data

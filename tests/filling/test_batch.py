@@ -98,6 +98,43 @@ def test_a_folder_that_cannot_be_read_is_named(
     assert [path.name for path, _ in report.failed] == ["secret"]
 
 
+def test_photos_of_one_stem_have_a_mask_and_a_preview_each(
+    tmp_path: Path, make_photo: Maker
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, left in (("a.jpg", 4), ("a.png", 20), ("b.png", 9)):
+        photo = make_photo(40, 30)
+        photo.paste("#00ff00", (left, 5, left + 8, 20))
+        photo.save(photos / name, **({"quality": 100} if name == "a.jpg" else {}))
+    places = {"save_mask": tmp_path / "masks", "preview": tmp_path / "seen"}
+    report = inpaint_path(red, photos, "color:#00ff00~40", tmp_path / "out", **places)
+    assert not report.failed and len(report.done) == 3
+    for place in places.values():
+        assert {path.name for path in place.iterdir()} == {"a.jpg.png", "a.png.png", "b.png"}
+    # Given again, each finds its own.
+    again = inpaint_path(red, photos, places["save_mask"], tmp_path / "again")
+    assert not again.failed and len(again.done) == 3
+    for path in report.done:
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_masks_and_previews_among_the_photos_are_no_photos(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    photos, masks = folders
+    places = {"save_mask": photos / "masks", "preview": photos / "seen"}
+    reports = [
+        inpaint_path(red, photos, masks, photos / "out", recursive=True, **places) for _ in range(2)
+    ]
+    assert [len(report.done) for report in reports] == [6, 0]
+    assert len(reports[1].skipped) == 6
+    assert not any(report.failed or report.left_out for report in reports)
+    for what, place in (("save_mask", photos), ("preview", photos)):
+        with pytest.raises(ValueError, match="is given for the photos, too"):
+            inpaint_path(red, photos, masks, tmp_path / "out", **{what: place})
+
+
 # --- several at once, and once more --------------------------------------------------------------
 
 

@@ -819,3 +819,16 @@ def test_a_soft_mask_beyond_its_range_is_cut_and_not_wrapped(
     mixed = np.asarray(Inpainter(Constant(255, 0, 0))(photo, mask, soft_mask=True))
     assert np.array_equal(mixed[levels == 0], np.asarray(photo)[levels == 0])
     assert (abs(mixed[6:18, 8:24].astype(int) - (255, 0, 0)) <= 12).all()
+
+
+def test_what_pieces_of_the_photo_cannot_follow_is_refused(make_photo: Maker) -> None:
+    pytest.importorskip("numba")
+    hole = np.zeros((48, 48), bool)
+    hole[10:30, 10:30] = True
+    with pytest.raises(ValueError, match="feather is 8 pixels, but method 'exemplar'"):
+        Inpainter(method="exemplar", feather=8)
+    inpainter = Inpainter(method="exemplar")
+    with pytest.raises(ValueError, match="feather is 4 pixels, but method 'exemplar'"):
+        inpainter(make_photo(48, 48), hole, feather=4)
+    with pytest.raises(ValueError, match="strategy 'none'"):
+        inpainter(make_photo(48, 48), hole, strategy="none")

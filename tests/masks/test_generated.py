@@ -333,6 +333,7 @@ def test_center_masks_can_be_written(tmp_path: Path) -> None:
         ({"kind": "star"}, "'star'"),
         ({"interval": (0.3, 0.2)}, "0.3-0.2"),
         ({"kind": "center", "interval": (0.4, 0.5)}, "'center' covers 0.250"),
+        ({"count": 2, "size": 16, "interval": (0.8, 0.9)}, "covers at most 0.766"),
     ],
 )
 def test_nonsense_settings_write_nothing(tmp_path: Path, changes: dict, message: str) -> None:
@@ -340,6 +341,35 @@ def test_nonsense_settings_write_nothing(tmp_path: Path, changes: dict, message:
     with pytest.raises(ValueError, match=message):
         write_masks(tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_there_are_neither_replaced_nor_mixed_in(tmp_path: Path) -> None:
+    settings: dict = {"interval": (0.2, 0.3), "count": 3, "size": 32, "seed": 0}
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    Image.new("RGB", (20, 20)).save(photos / "00000.png")
+    before = (photos / "00000.png").read_bytes()
+    write_masks(masks, **settings)
+    for folder, changes in ((photos, {}), (masks, {"seed": 5}), (masks, {"count": 1})):
+        there = {path.name for path in folder.iterdir()}
+        with pytest.raises(ValueError, match="holds images"):
+            write_masks(folder, **settings | changes)
+        assert {path.name for path in folder.iterdir()} == there
+    assert (photos / "00000.png").read_bytes() == before
+
+
+def test_writing_that_was_stopped_goes_on_with_the_same_settings(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    settings: dict = {"interval": (0.2, 0.3), "count": 3, "size": 32, "seed": 0}
+    with pytest.raises(KeyboardInterrupt):
+        write_masks(tmp_path / "a", **settings, on_progress=stop)
+    for name in "ab":
+        write_masks(tmp_path / name, **settings)
+    a, b = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in "ab")
+    assert a == b and len(a) == 4
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:

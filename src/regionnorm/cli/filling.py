@@ -75,7 +75,9 @@ def inpaint(
     feather: Annotated[
         int,
         typer.Option(
-            metavar="PX", min=0, help="Match colours at the hole's border, fading inside it."
+            metavar="PX",
+            min=0,
+            help="Match the network's colours at the hole's border, fading inside.",
         ),
     ] = 0,
     fit_mask: FitMask = False,

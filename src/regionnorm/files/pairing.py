@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -45,17 +46,26 @@ class Job:
         target: Where its result goes; None where nothing is filled.
         name: Its path inside the folder of photos.
         named_by_user: Whether the user named the target, whose format is then not ours to change.
+        twin: Whether another photo has its stem.
     """
 
     photo: Place
     target: Place | None
     name: Path
     named_by_user: bool = False
+    twin: bool = False
 
     @property
     def stem(self) -> Path:
         """What its mask is called."""
         return _stem(self.name)
+
+    @property
+    def saved(self) -> Path:
+        """What its mask is called where that is written: so that it is found again."""
+        if self.twin:
+            return self.name.with_name(f"{self.name.name}.png")
+        return self.name.with_suffix(".png")
 
 
 def check_paths(source: Place, masks: Place | None, out: Place | None) -> None:
@@ -105,9 +115,20 @@ def check_apart(places: Mapping[str, str | os.PathLike[str] | None]) -> None:
 
 
 def make_plan(
-    source: Place, masks: Place | None, output: str | os.PathLike[str] | None, recursive: bool
+    source: Place,
+    masks: Place | None,
+    output: str | os.PathLike[str] | None,
+    recursive: bool,
+    extras: Iterable[Place] = (),
 ) -> list[Job]:
     """List the photos and where their results go.
+
+    Args:
+        source: A photo, or a folder of photos.
+        masks: A mask, or a folder of masks.
+        output: A file or a folder; None fills nothing.
+        recursive: Take the folders inside too.
+        extras: What else is written: if in the folder of photos, it holds none.
 
     Raises:
         ValueError: There are no photos.
@@ -121,7 +142,7 @@ def make_plan(
         return [Job(source, target, Path(source.name), named_by_user=not into_folder)]
     # Masks and earlier results may lie inside the folder of photos; they are no photos.
     root = source.resolve()
-    places = [path.resolve() for path in (masks, out) if path is not None]
+    places = [path.resolve() for path in (masks, out, *extras) if path is not None]
     others = [path for path in places if path.is_relative_to(root)]
     photos = [
         photo
@@ -131,8 +152,9 @@ def make_plan(
     if not photos:
         raise ValueError(f"there are no photos in {source}; give a folder of .jpg, .png, ... files")
     names = [inside(photo, source) for photo in photos]
+    stems = Counter(map(_stem, names))
     return [
-        Job(photo, None if out is None else out / name, name)
+        Job(photo, None if out is None else out / name, name, twin=stems[_stem(name)] > 1)
         for photo, name in zip(photos, names, strict=True)
     ]
 
@@ -145,9 +167,14 @@ def inside(place: Place, folder: Place) -> Path:
 
 
 def left_out(
-    source: Place, masks: Place | None, out: Place | None, recursive: bool
+    source: Place, written: Iterable[Place | None], recursive: bool
 ) -> tuple[list[Place], list[tuple[Place, str]]]:
     """What lies in a folder of photos and is not in its plan.
+
+    Args:
+        source: The folder; a photo has nothing beside it.
+        written: The masks and what is written, which may lie inside.
+        recursive: Look into the folders inside too.
 
     Returns:
         Files that are no photos by their names, hidden ones aside, and what could not be looked
@@ -155,12 +182,13 @@ def left_out(
     """
     if not source.is_dir():
         return [], []
+    places = [place for place in written if place is not None]
     if isinstance(source, RemotePath):
-        return _left_out_elsewhere(source, [masks, out], recursive), []
+        return _left_out_elsewhere(source, places, recursive), []
     photos = set(list_images(source, recursive=recursive))
     others: list[Place] = []
     failed: list[tuple[Place, str]] = []
-    given = {path.resolve() for path in (masks, out) if path is not None}
+    given = {path.resolve() for path in places}
 
     def fail(error: OSError) -> None:
         place = Path(error.filename)
@@ -179,10 +207,9 @@ def left_out(
 
 
 def _left_out_elsewhere(
-    source: RemotePath, given: Iterable[Place | None], recursive: bool
+    source: RemotePath, places: Sequence[Place], recursive: bool
 ) -> list[Place]:
     photos = set(list_images(source, recursive=recursive))
-    places = [place for place in given if place is not None]
     return [
         path
         for path in source.files(recursive)
@@ -229,7 +256,7 @@ def count_results(
     out = as_place(output)
     check_paths(source, masks, out)
     plan = make_plan(source, masks, output, recursive)
-    if any(left_out(source, masks, out, recursive)):
+    if any(left_out(source, [masks, out], recursive)):
         return None
     inputs = identities([*mask_files(masks, recursive), *(job.photo for job in plan)])
     there = results_there(out)
@@ -269,7 +296,9 @@ def mask_finder(masks: Place, files: list[Place]) -> Callable[[Job], Place]:
         by_stem.setdefault(_stem(inside(path, masks)), []).append(path)
 
     def find(job: Job) -> Place:
-        found = by_stem.get(job.stem, [])
+        # One that was saved beside another photo's of its stem has the photo's whole name.
+        found = by_stem.get(_stem(job.saved), []) if job.twin else []
+        found = found or by_stem.get(job.stem, [])
         name = job.photo.name
         if not found:
             raise FileNotFoundError(

@@ -21,6 +21,7 @@ from regionnorm.files.pairing import (
     find_result,
     identities,
     identity,
+    is_same,
     left_out,
     make_folder,
     make_plan,
@@ -214,17 +215,20 @@ def inpaint_path(
         None if given is None else as_place(given) for given in (save_mask, preview)
     )
     folder = source.is_dir()
+    extras = [place for place in (mask_place, preview_place) if place is not None]
+    for place in extras:
+        if folder and is_same(source, place):
+            raise ValueError(f"{place} is given for the photos, too; choose another place")
     if not folder:
         _check_extras(mask_place, preview_place)
-    plan = make_plan(source, masks, output, recursive)
+    plan = make_plan(source, masks, output, recursive, extras)
     files = mask_files(masks, recursive)
     same = None if mask is None else os.fspath(mask)
     if out is not None:
         target = plan[0].target
         make_folder(out if folder or target is None else target.parent)
-    for place in (mask_place, preview_place):
-        if place is not None:
-            make_folder(place if folder else place.parent)
+    for place in extras:
+        make_folder(place if folder else place.parent)
     settings = Settings(
         inpainter,
         mask_finder(masks, files) if masks is not None else lambda job: same,
@@ -246,7 +250,7 @@ def inpaint_path(
             if on_progress is not None:
                 on_progress(len(outcomes), len(plan), outcome.job.photo)
     done = _summary(plan, outcomes)
-    others, unread = left_out(source, masks, out, recursive)
+    others, unread = left_out(source, [masks, out, *extras], recursive)
     done.left_out.extend(others)
     done.failed.extend(unread)
     return done
@@ -402,9 +406,7 @@ def _free_extras(job: Job, settings: Settings) -> list[Place | None]:
     """
     extras = [settings.save_mask, settings.preview]
     if settings.folder:
-        # A mask's name is its photo's stem, so that a folder of saved masks can be given again.
-        name = job.name.with_suffix(".png")
-        extras = [None if place is None else place / name for place in extras]
+        extras = [None if place is None else place / job.saved for place in extras]
     for place in extras:
         if place is not None and not (settings.folder and _is_ours(place, settings)):
             _check_free(place, settings)

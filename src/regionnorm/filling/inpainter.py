@@ -52,8 +52,8 @@ class Inpainter:
         strategy: How photos larger than the network's reach are filled: ``"original"``,
             ``"crop"``, ``"resize"``, or ``"auto"``, which chooses; see
             :func:`regionnorm.filling.any_size.fill_holes`.
-        feather: Pixels inside the hole over which a difference in colour at its border fades;
-            0 leaves the network's colours as they are.
+        feather: Pixels inside the hole over which a difference in colour between the network's
+            fill and the hole's border fades; 0 leaves the network's colours as they are.
         method: ``"network"``: the network alone. ``"exemplar"``: pieces of the same photo alone
             (:func:`regionnorm.filling.completion.complete`); no weights are loaded. ``"auto"``:
             both, the network in narrow holes and the two joined in wide ones; the network alone
@@ -86,6 +86,7 @@ class Inpainter:
         self.method, self._own = _checked_method(method), isinstance(model, nn.Module)
         self.model: nn.Module | None = None
         if method == "exemplar":
+            _check_unfeathered(feather)
             self.device = pick_device(device)
             return
         # What a module of the user's own makes is theirs.
@@ -191,6 +192,11 @@ class Inpainter:
         """
         _check(photo, hole)
         method = self._method(method, hole)
+        strategy = self.strategy if strategy is None else strategy
+        feather = self.feather if feather is None else _checked_feather(feather)
+        check_strategy(strategy)
+        if method == "exemplar":
+            _check_unfeathered(feather)
         alpha = photo.alpha()
         # What cannot be seen has any colour, black most often, and must not bleed in.
         hidden = None if alpha is None else alpha == 0
@@ -200,8 +206,8 @@ class Inpainter:
                 self._network,
                 colours,
                 hole,
-                strategy=self.strategy if strategy is None else strategy,
-                feather=self.feather if feather is None else _checked_feather(feather),
+                strategy=strategy,
+                feather=feather,
                 hidden=hidden,
             )
         if method != "network":
@@ -307,6 +313,14 @@ def _checked_variant(variant: int) -> int:
     if variant < 0:
         raise ValueError(f"variant is {variant}; give 0 or more")
     return variant
+
+
+def _check_unfeathered(feather: int) -> None:
+    if feather:
+        raise ValueError(
+            f"feather is {feather} pixels, but method 'exemplar' has no network's fill to match; "
+            "leave one of them out"
+        )
 
 
 def _checked_feather(feather: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ MASK_KINDS: tuple[str, ...] = ("free-form", "scratch", "ellipse", "blob", "box",
 """What the generators can draw; ``interval_mask`` and ``GeneratedMasks`` mix them."""
 
 MIN_SIDE, MAX_SIDE = 16, 16384
+_LIST = "masks.json"  # beside written masks
 _KIND_WEIGHTS = {
     "free-form": 0.40,
     "scratch": 0.15,
@@ -159,11 +160,8 @@ def interval_mask(
     kinds = _check_kinds(kinds)
     least, most = _pixel_range(interval, height * width)
     inner = (height - 2) * (width - 2)
-    if touch_border is False and least > inner:
-        raise ValueError(
-            f"mask interval {interval[0]:g}-{interval[1]:g}: a hole off the border of"
-            f" {height}x{width} covers at most {inner / (height * width):.3f}"
-        )
+    if touch_border is False:
+        _check_off_border(interval, height, width)
     if touch_border is None:
         touch_border = bool(rng.random() < 0.5) or least > inner
     if not touch_border:
@@ -354,6 +352,15 @@ class MaskFolder:
         raise ValueError(f"{self.path}: none of its {len(self.files)} mask images can be read")
 
 
+def _check_off_border(interval: Interval, height: int, width: int) -> None:
+    inner = (height - 2) * (width - 2)
+    if _pixel_range(interval, height * width)[0] > inner:
+        raise ValueError(
+            f"mask interval {interval[0]:g}-{interval[1]:g}: a hole off the border of"
+            f" {height}x{width} covers at most {inner / (height * width):.3f}"
+        )
+
+
 def _resize_nearest(mask: Mask, height: int, width: int) -> Mask:
     image = Image.fromarray(mask.astype(np.uint8))
     resized = image.resize((width, height), Image.Resampling.NEAREST)
@@ -410,6 +417,7 @@ def write_masks(
 
     Args:
         out: folder, made if missing; files are ``00000.png`` and so on, 1 bit, white in the hole.
+            One that holds images already is refused, unless the same settings wrote them.
         interval: shares of the area, or ``None`` for the six of ``INTERVALS`` in turn.
         count: how many, at least 1.
         size: side in pixels, at least 16.
@@ -421,10 +429,13 @@ def write_masks(
         The number of files written.
 
     Raises:
-        ValueError: for settings that make no sense.
+        ValueError: for settings that make no sense, and for a folder with other images.
     """
     folder = as_place(out)
     _check_writing(interval, count, size, seed, kind, folder)
+    settings = {"interval": interval, "count": count, "size": size, "seed": seed, "kind": kind}
+    _check_free(folder, settings)
+    _write_list(folder, settings, [])  # writing that is stopped may go on
     digits = max(5, len(str(count - 1)))
     entries: list[dict[str, Any]] = []
     for index in range(count):
@@ -441,11 +452,27 @@ def write_masks(
         )
         if on_progress is not None:
             on_progress(index + 1, count)
-    settings = {"interval": interval, "count": count, "size": size, "seed": seed, "kind": kind}
-    with atomic_path(folder / "masks.json") as temporary:
+    _write_list(folder, settings, entries)
+    return count
+
+
+def _write_list(
+    folder: Place, settings: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
+) -> None:
+    with atomic_path(folder / _LIST) as temporary:
         text = json.dumps({"settings": settings, "masks": entries}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
-    return count
+
+
+def _check_free(folder: Place, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose images would be replaced, or taken for masks of these settings."""
+    if not folder.exists() or not list_images(folder):
+        return
+    before = None
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        before = json.loads((folder / _LIST).read_text(encoding="utf-8"))["settings"]
+    if before != json.loads(json.dumps(settings)):
+        raise ValueError(f"{folder} holds images already; choose an empty folder for the masks")
 
 
 def _check_writing(
@@ -464,6 +491,8 @@ def _check_writing(
     if interval is None:
         return
     _pixel_range(interval, size * size)
+    if count > 1 and kind != "center":
+        _check_off_border(interval, size, size)
     share = float(center_square_mask(size, size).mean())
     if kind == "center" and not interval[0] < share <= interval[1]:
         raise ValueError(

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from regionnorm._extras import require
 from regionnorm.files.remote import Place
 from regionnorm.files.whole import atomic_path
-from regionnorm.photo._metadata import colour_chunks, tiff_tags
+from regionnorm.photo._metadata import colour_chunks, text_chunks, tiff_tags
 
 __all__ = [
     "check_kind",
@@ -54,6 +54,8 @@ def check_kind(image: Image.Image) -> None:
     """
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits, kinds = max(tags.get(258, (1,))), tags.get(339, (1,))
+    if image.mode.startswith("I") and tags.get(262) == 0:
+        raise ValueError("its 16-bit gray counts from white; save it with black as 0")
     advice = "save it with 8 or 16 bits per channel"
     if bits > 16:
         floating = " float" if 3 in kinds else ""
@@ -162,7 +164,9 @@ def read(image: Image.Image, file: IO[bytes]) -> Pixels:
     # Pillow calls gray with alpha RGBA where it has 16 bits.
     if image.format == "PNG" and head(file)[25] == _PNG_COLOUR[2]:
         return np.ascontiguousarray(decoded[:, :, [0, -1]])
-    order = [2, 1, 0, 3] if image.mode == "RGBA" and shape[2] == 4 else [2, 1, 0]
+    # Where one colour stands for transparency, OpenCV makes alpha of it.
+    clear = image.mode == "RGBA" or "transparency" in image.info
+    order = [2, 1, 0, 3] if clear and shape[2] == 4 else [2, 1, 0]
     return np.ascontiguousarray(decoded[:, :, order])
 
 
@@ -218,8 +222,8 @@ def _write_png(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> None
         _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
     if info.get("exif"):
         _chunk(file, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))
-    if info.get("xmp"):
-        _chunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + info["xmp"])
+    for kind, content in text_chunks(info):
+        _chunk(file, kind, content)
     for data in _compressed(pixels):
         _chunk(file, b"IDAT", data)
     _chunk(file, b"IEND", b"")

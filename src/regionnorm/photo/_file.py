@@ -52,6 +52,7 @@ _NATIVE: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 _DEEP_FORMATS = frozenset({"PNG", "TIFF"})
+_KEYED_FORMATS = frozenset({"PNG", "GIF"})  # where colours may stand for transparency
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     if photo.mode == "RGBa" and format_name == "TIFF":
         _deep.write(np.asarray(photo.image), photo.image.info, target, format_name)
         return
-    image = photo.image if photo.mode in _NATIVE[format_name] else _nearest(photo)
+    image = photo.image if _is_native(photo, format_name) else _nearest(photo)
     encoding = photo.encoding if photo.format == format_name else {}
     options = save_options(image, format_name, encoding, quality)
     bare = image.copy()
@@ -226,14 +227,27 @@ def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
     check_size(target, photo.size)
     if photo.deep is not None and format_name in _DEEP_FORMATS:
         return
-    if photo.deep is None and photo.mode in _NATIVE[format_name]:
+    if _is_native(photo, format_name):
         return
     mode = _standard_mode(photo)
     if mode not in _NATIVE[format_name] or not supports_mode(target, mode):
+        what = "transparent" if _is_keyed(photo) else photo.mode
         raise ValueError(
-            f"cannot write {target}: {target.suffix} holds no {photo.mode} pixels; "
+            f"cannot write {target}: {target.suffix} holds no {what} pixels; "
             "use .png, .webp or .tif"
         )
+
+
+def _is_native(photo: Photo, format_name: str) -> bool:
+    """Whether a format holds a photo as it is."""
+    if photo.deep is not None or photo.mode not in _NATIVE[format_name]:
+        return False
+    return not _is_keyed(photo) or format_name in _KEYED_FORMATS
+
+
+def _is_keyed(photo: Photo) -> bool:
+    """Whether colours or entries of the palette stand for transparency."""
+    return photo.mode in ("1", "L", "P", "RGB") and "transparency" in photo.image.info
 
 
 def _standard_mode(photo: Photo) -> str:
@@ -301,6 +315,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _settled(image: Image.Image) -> Image.Image:
     """Bring rare modes to the few that are filled as they are; refuse what has no range."""
+    if image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
+        return image.convert("RGBA")  # no file holds such a palette
     if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "CMYK", "LAB"):
         return image
     if image.mode.startswith("I"):

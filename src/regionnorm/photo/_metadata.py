@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Mapping, MutableMapping
@@ -10,10 +11,14 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-__all__ = ["kept_info", "save_options", "sized_info", "tiff_tags"]
+__all__ = ["colour_chunks", "kept_info", "save_options", "sized_info", "text_chunks", "tiff_tags"]
 
 _ORIENTATION = 0x0112
-_XMP_TAG, _PROFILE_TAG = 700, 34675
+_XMP_TAG, _IPTC_TAG, _PROFILE_TAG = 700, 33723, 34675
+_IPTC_RESOURCE = 0x0404  # of Photoshop's; others beside it hold a thumbnail
+_MOST_IPTC = 60_000  # bytes, of the 65,533 that a segment of a JPEG holds
+# Texts that hold what is kept by itself, and would turn the photo once more.
+_PROFILE_TEXTS = ("Raw profile type exif", "Raw profile type APP1", "XML:com.adobe.xmp")
 # The same size once more for main image, and for who reads no pixels.
 _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 256, 257, 40962, 40963
 _XMP_SIZES = (
@@ -38,13 +43,15 @@ def kept_info(image: Image.Image) -> dict[str, Any]:
     """Return the metadata of an opened image that its filled copy should carry.
 
     ``icc_profile``, ``exif`` (orientation reset, without the thumbnail, which would still show
-    what was removed), ``xmp`` (likewise), ``dpi``, ``comment`` and, from PNG, ``text`` and the
-    colour chunks. Whatever is damaged is left out.
+    what was removed), ``xmp`` (likewise), ``iptc`` (captions, credits, keywords), ``dpi``,
+    ``comment`` and, from PNG, ``text`` and the colour chunks. Whatever is damaged is left out.
     """
     info: dict[str, Any] = {}
-    for key in ("icc_profile", "dpi", "resolution", "comment", "gamma", "srgb", "chromaticity"):
+    for key in ("icc_profile", "dpi", "resolution", "comment", "gamma", "chromaticity"):
         if image.info.get(key):
             info[key] = image.info[key]
+    if "srgb" in image.info:  # the usual one is 0
+        info["srgb"] = image.info["srgb"]
     if not _has_resolution(image):
         info.pop("dpi", None)
     if getattr(image, "tag_v2", {}).get(296) != 1:
@@ -55,14 +62,30 @@ def kept_info(image: Image.Image) -> dict[str, Any]:
     xmp = _clean_xmp(image)
     if xmp:
         info["xmp"] = xmp
+    iptc = _iptc(image)
+    if iptc:
+        info["iptc"] = iptc
     text = getattr(image, "text", None)
     if isinstance(text, dict):
-        info["text"] = {k: v for k, v in text.items() if k != "XML:com.adobe.xmp"}
+        info["text"] = {k: v for k, v in text.items() if k not in _PROFILE_TEXTS}
     return info
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """The records of the International Press Telecommunications Council."""
+    if image.format == "TIFF":
+        records = getattr(image, "tag_v2", {}).get(_IPTC_TAG)
+    else:
+        resources = image.info.get("photoshop")
+        records = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+    return records if isinstance(records, bytes) else None
 
 
 def _has_resolution(image: Image.Image) -> bool:
     """Whether the file says its resolution; Pillow makes one up where TIFF and JPEG do not."""
+    with suppress(ValueError, TypeError):
+        if not all(math.isfinite(value) for value in map(float, image.info.get("dpi", ()))):
+            return False
     if image.format == "TIFF":
         return 282 in getattr(image, "tag_v2", {})
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit", 0) == 0:
@@ -160,6 +183,8 @@ def save_options(
             options[key] = info[key]
     if format_name == "PNG":
         options["pnginfo"] = _png_chunks(info)
+    if format_name == "JPEG" and len(info.get("iptc", b"")) in range(1, _MOST_IPTC):
+        options["extra"] = _iptc_segment(info["iptc"])
     if format_name == "TIFF":
         # All of it as tags: beside any of them Pillow would leave out the EXIF data.
         options.pop("exif", None)
@@ -190,10 +215,23 @@ def _encoder(
     return {"optimize": False} if format_name == "GIF" else {}
 
 
+def _iptc_segment(records: bytes) -> bytes:
+    """The segment of a JPEG that holds IPTC's records, as the one of Photoshop's resources."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records)) + records
+    content = b"Photoshop 3.0\0" + resource + b"\0" * (len(records) % 2)
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+
+
 def _png_chunks(info: Mapping[Any, Any]) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
-    for kind, content in colour_chunks(info):
+    for kind, content in (*colour_chunks(info), *text_chunks(info)):
         chunks.add(kind, content)
+    return chunks
+
+
+def text_chunks(info: Mapping[Any, Any]) -> list[tuple[bytes, bytes]]:
+    """Return the PNG chunks tEXt and iTXt that hold ``text`` and ``xmp``."""
+    chunks = PngImagePlugin.PngInfo()
     for key, value in info.get("text", {}).items():
         with suppress(Exception):  # keys and values that Pillow reads but does not write
             chunks.add_itxt(key, str(value)) if _is_wide(key, value) else chunks.add_text(
@@ -202,7 +240,7 @@ def _png_chunks(info: Mapping[Any, Any]) -> PngImagePlugin.PngInfo:
     if info.get("xmp"):
         with suppress(UnicodeDecodeError):
             chunks.add_itxt("XML:com.adobe.xmp", info["xmp"].decode())
-    return chunks
+    return [(kind, content) for kind, content, *_ in chunks.chunks]
 
 
 def _is_wide(key: str, value: object) -> bool:
@@ -247,7 +285,7 @@ def tiff_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
                 if entries := dict(exif.get_ifd(directory)):
                     tags[int(directory)] = entries
     tags |= _shape_tags(info)
-    for tag, key in ((_XMP_TAG, "xmp"), (_PROFILE_TAG, "icc_profile")):
+    for tag, key in ((_XMP_TAG, "xmp"), (_IPTC_TAG, "iptc"), (_PROFILE_TAG, "icc_profile")):
         if info.get(key):
             tags[tag] = info[key]
     return tags
