@@ -789,6 +789,28 @@ def test_what_is_being_found_is_left_by_escape(page: Page, thing: Path, search: 
     expect(page.locator(".rn-said:visible")).to_have_count(0)
 
 
+def test_undo_leaves_what_is_being_found_before_anything_else(
+    page: Page, thing: Path, search: Any
+) -> None:
+    open_photo(page, thing)
+    page.keyboard.press("s")
+    paint(page, (0.42, 0.45), (0.6, 0.55))
+    expect(page.locator(".rn-finding")).to_be_visible()
+    page.locator("[data-do=undo]").click()
+    expect(page.locator(".rn-finding")).to_be_hidden()
+    page.keyboard.press("b")
+    paint(page, (0.8, 0.85), (0.85, 0.85))
+    settle(page, 1)
+    page.keyboard.press("s")
+    paint(page, (0.42, 0.45), (0.6, 0.55))
+    expect(page.locator(".rn-finding")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(page.locator(".rn-finding")).to_be_hidden()
+    search.go_on.set()
+    page.wait_for_timeout(300)
+    assert steps(page) == ["picture", "stroke", "picture"]
+
+
 def test_mask_that_comes_when_the_photo_is_another_is_said_and_after_a_fill_it_still_fits(
     page: Page, photo: Path, thing: Path, search: Any
 ) -> None:
@@ -861,6 +883,84 @@ def test_strokes_made_while_a_fill_runs_join_it_if_near_and_wait_if_not(
     assert steps(page) == ["picture", "stroke", "stroke", "picture", "stroke", "picture"]
 
 
+def test_strokes_made_while_a_fill_runs_that_was_asked_for_wait_for_their_turn(
+    page: Page, photo: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    paint(page, (0.2, 0.3), (0.25, 0.3))
+    with fill.held():
+        page.keyboard.press("Control+Enter")
+        page.wait_for_function("regionnorm.fills.running?.job")
+        page.locator(".rn-auto input").check()
+        paint(page, (0.8, 0.8), (0.9, 0.8))
+        paint(page, (0.21, 0.3), (0.24, 0.3))  # near, but what was asked for goes on
+    settle(page, 2)
+    done = ["picture", "stroke", "picture", "stroke", "stroke", "picture"]
+    assert steps(page) == done
+    paint(page, (0.2, 0.8), (0.25, 0.8))
+    with fill.held():
+        page.wait_for_function("regionnorm.fills.running?.job")
+        by_hand(page)
+        paint(page, (0.5, 0.1), (0.6, 0.1))
+    settle(page, 3)
+    assert steps(page) == [*done, "stroke", "picture", "stroke"]  # filled when told to
+
+
+@pytest.mark.parametrize("how", ["clear", "erase a part", "erase all", "erase elsewhere"])
+def test_what_is_taken_back_while_it_is_being_filled_is_not_filled(
+    page: Page, photo: Path, fill: Fill, how: str
+) -> None:
+    open_photo(page, photo)
+    page.locator(".rn-brush input").fill("30")
+    with fill.held():
+        paint(page, (0.2, 0.3), (0.5, 0.3))
+        page.wait_for_function("regionnorm.fills.running?.job")
+        job = page.evaluate("regionnorm.fills.running.job")
+        if how == "clear":
+            page.keyboard.press("Delete")
+        else:
+            page.keyboard.press("e")
+            page.locator(".rn-brush input").fill("60")
+            to = {"erase a part": (0.3, 0.3), "erase all": (0.55, 0.3)}.get(how, (0.9, 0.9))
+            paint(page, (0.15, 0.3) if how != "erase elsewhere" else (0.8, 0.9), to)
+        if how in ("clear", "erase all"):
+            page.wait_for_function("!regionnorm.fills.running")
+        elif how == "erase a part":
+            page.wait_for_function(f"(regionnorm.fills.running?.job ?? '{job}') !== '{job}'")
+        else:
+            assert page.evaluate("regionnorm.fills.running.job") == job
+    fills = 0 if how in ("clear", "erase all") else 1
+    settle(page, fills)
+    expect(page.locator(".rn-said:visible")).to_have_count(0)
+    if how == "erase a part":
+        left, _, right, _ = page.evaluate("regionnorm.timeline.picture.box")
+        assert left > 0.3 * 300 and right > 0.45 * 300
+
+
+def test_next_photo_can_be_filled_while_that_of_another_is_on_its_way(
+    page: Page, photo: Path, thing: Path, fill: Fill
+) -> None:
+    open_photo(page, photo)
+    by_hand(page)
+    paint(page, (0.2, 0.3), (0.25, 0.3))
+    with fill.held():
+        page.keyboard.press("Control+Enter")
+        page.wait_for_function("regionnorm.fills.running?.job")
+        open_photo(page, thing)
+        expect(page.locator("[data-do=fill]")).to_be_enabled()
+        expect(page.locator(".rn-progress")).to_be_hidden()
+        page.locator(".rn-history button", has_text="photo.png").click()
+        page.wait_for_function("regionnorm.timeline.picture.name === 'photo.png'")
+        paint(page, (0.2, 0.3), (0.25, 0.3))
+        page.keyboard.press("Control+Enter")
+        page.wait_for_function("regionnorm.fills.running?.job")
+        page.locator(".rn-history button", has_text="thing.png").click()
+        page.wait_for_function("regionnorm.timeline.picture.name === 'thing.png'")
+        expect(page.locator("[data-do=fill]")).to_be_enabled()
+    page.wait_for_function("regionnorm.pictures.length === 4")
+
+
 def test_selection_made_while_a_fill_runs_is_filled_next_whenever_its_answer_comes(
     page: Page, thing: Path, fill: Fill
 ) -> None:
@@ -915,6 +1015,42 @@ def test_reload_brings_photo_mask_history_and_a_running_fill_back(
         expect(page.locator(".rn-doing")).to_contain_text("left")
     settle(page, 2)
     assert steps(page)[-2:] == ["stroke", "picture"]
+
+
+def test_reload_after_many_fills_shows_the_last_one(
+    page: Page, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionnorm.web.visitors.HISTORY", 2)
+    open_photo(page, photo)
+    for number, name in enumerate(("filled", "filled-2", "filled-3")):
+        paint(page, (0.2 + 0.2 * number, 0.3), (0.25 + 0.2 * number, 0.3))
+        page.wait_for_function(
+            f"regionnorm.timeline.picture.name === 'photo-{name}.png' && !regionnorm.fills.running"
+        )
+    page.reload()
+    page.locator(".rn-app.rn-open").wait_for()
+    page.wait_for_function("regionnorm.view.layers && regionnorm.view.before")
+    expect(page.locator(".rn-said:visible")).to_have_count(0)
+    # Even where the first photo is gone for good, the fill is shown.
+    page.route("**/view", lambda route: route.fulfill(status=404, body="{}"), times=1)
+    page.evaluate("regionnorm.bitmaps.layers.delete(regionnorm.timeline.picture.origin)")
+    page.evaluate("regionnorm.view.show([1, 1], null, null); regionnorm.changed()")
+    page.wait_for_function("regionnorm.view.layers && !regionnorm.view.before")
+
+
+def test_masks_that_are_not_painted_any_more_are_not_kept(page: Page, thing: Path) -> None:
+    open_photo(page, thing)
+    by_hand(page)
+    page.keyboard.press("s")
+    for _ in range(8):
+        paint(page, (0.42, 0.45), (0.6, 0.55))
+        found = selected(page, 1)
+        page.keyboard.press("Control+z")
+    assert page.evaluate("regionnorm.view.masks.size") <= 6
+    for _ in range(8):
+        paint(page, (0.42, 0.45), (0.6, 0.55))
+    assert (selected(page, 8) == found).mean() > 0.99
+    assert page.evaluate("regionnorm.view.masks.size") == 8  # those of now all are
 
 
 def test_choosing_another_photo_during_a_fill_stays_there(
@@ -1064,6 +1200,50 @@ def test_several_photos_are_filled_at_once(
     expect(dialog.locator(".rn-note")).to_contain_text("3 photos, 1 mask")
     dialog.locator(".rn-rule input").press("Control+Enter")
     expect(dialog.locator(".rn-note")).to_contain_text("3 photos filled.")
+    # Others begin anew.
+    dialog.locator("[data-batch=anew]").click()
+    expect(dialog.locator(".rn-note")).to_have_text("")
+    expect(dialog.locator("[data-batch=zip]")).to_be_hidden()
+    expect(start).to_be_disabled()
+    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "2.png")
+    make_mask(50, 40).save(tmp_path / "wrong.png")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "wrong.png")
+    start.click()
+    expect(dialog.locator("[data-place=batch]")).to_contain_text("2.png")
+    # The right mask takes the place of the wrong one of its name.
+    make_mask(60, 40).save(tmp_path / "wrong.png")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "wrong.png")
+    expect(dialog.locator(".rn-note")).to_contain_text("1 photo, 1 mask")
+    start.click()
+    expect(dialog.locator(".rn-note")).to_contain_text("1 photo filled.")
+
+
+def test_photos_that_come_while_others_are_filled_are_filled_next(
+    page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker, fill: Fill
+) -> None:
+    for seed in range(4):
+        make_photo(60, 40, seed=seed).save(tmp_path / f"{seed}.png")
+    make_mask(60, 40).save(tmp_path / "mask.png")
+    menu(page, "batch")
+    dialog = page.locator(".rn-batch")
+    start, note = dialog.locator("[data-batch=start]"), dialog.locator(".rn-note")
+    photos = dialog.locator("[data-take=photos] input")
+    photos.set_input_files([tmp_path / "0.png", tmp_path / "1.png"])
+    expect(note).to_contain_text("2 photos")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    expect(note).to_contain_text("1 mask")
+    with fill.held():
+        start.click()
+        expect(note).to_contain_text("Filling 1 of 2")
+        with page.expect_response("**/photos?*"):
+            photos.set_input_files(tmp_path / "2.png")
+        page.wait_for_function("regionnorm.batch.counts.photos === 3")
+        expect(start).to_be_disabled()
+        expect(dialog.locator(".rn-track")).to_be_visible()
+    expect(note).to_contain_text("2 photos filled.")
+    start.click()
+    expect(note).to_contain_text("3 photos filled.")
+    expect(dialog.locator("[data-place=batch]")).to_be_hidden()
 
 
 # --- masks that find themselves, soft ones, and borders drawn outward ---------------------------
@@ -1277,6 +1457,7 @@ def test_what_is_painted_while_the_border_is_filled_moves_with_the_photo(
     page: Page, photo: Path, fill: Fill
 ) -> None:
     open_photo(page, photo)
+    by_hand(page)
     page.locator(".rn-bottom [data-tool=expand]").click()
     page.locator(".rn-margins input[name=left]").fill("50")
     page.locator(".rn-margins input[name=left]").press("Enter")
@@ -1288,6 +1469,17 @@ def test_what_is_painted_while_the_border_is_filled_moves_with_the_photo(
         hole = mask_of(page)
     page.wait_for_function("regionnorm.view.size[0] === 350")
     assert (mask_of(page)[:, 50:] == hole).mean() > 0.998
+    # Another fill of the same border leaves them there.
+    there = mask_of(page)
+    page.evaluate(
+        """() => {
+            const { timeline } = regionnorm;
+            const mark = timeline.steps[timeline.start - 1];
+            timeline.insert(mark, { ...timeline.picture, number: 'another' });
+        }"""
+    )
+    assert steps(page) == ["picture", "expand", "picture", "picture", "stroke"]
+    assert (mask_of(page) == there).all()
 
 
 # --- who cannot see it, and where it is ----------------------------------------------------------

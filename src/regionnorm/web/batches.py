@@ -114,7 +114,8 @@ class BatchApi:
                 f"up to {_MOST_FILES} photos and {_MOST_BYTES // 2**30} GB are taken at once; "
                 "drop the others afterwards"
             )
-        kept[_free_name(name, kept)] = path
+        # A mask takes the place of the one of its name, which may be the one that did not fit.
+        kept[name if kept is batch.masks else _free_name(name, kept)] = path
 
     def _unpack(self, source: Path, batch: _Batch, kept: dict[str, Path]) -> None:
         try:
@@ -164,8 +165,9 @@ class BatchApi:
         masks = _Masks(batch, rule)
         job: Job | None = None
         try:
-            for number, (name, photo) in enumerate(batch.photos.items()):
-                told = {"photo": name, "number": number, "of": len(batch.photos)}
+            photos = list(batch.photos.items())  # others may come meanwhile, for the next time
+            for number, (name, photo) in enumerate(photos):
+                told = {"photo": name, "number": number, "of": len(photos)}
                 if name in batch.done:
                     continue
                 yield {"state": "running", **told}

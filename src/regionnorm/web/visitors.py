@@ -118,12 +118,14 @@ class Visitor:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def picture(self, number: str) -> Picture:
-        """Find one of the pictures.
+        """Find one of the pictures, or one that fills which are kept were made of.
 
         Raises:
             Gone: There is none of that number any more.
         """
-        for picture in self.pictures:
+        with self._lock:
+            pictures = [*self.pictures, *self._made]
+        for picture in pictures:
             if picture.number == number:
                 return picture.there()
         raise Gone("this picture is not kept any more; open the photo again")

@@ -3,13 +3,14 @@
 
 export class Batch {
   constructor(dialog, server, say) {
-    Object.assign(this, { dialog, server, say, number: null, counts: { photos: 0, masks: 0 } });
+    Object.assign(this, { dialog, server, say, busy: 0 });
     this.note = dialog.querySelector('.rn-note');
     this.track = dialog.querySelector('.rn-track');
     this.rule = dialog.querySelector('.rn-rule input');
     this.what = dialog.querySelector('.rn-rule select');
     this.start = dialog.querySelector('[data-batch=start]');
     this.zip = dialog.querySelector('[data-batch=zip]');
+    this.anew = dialog.querySelector('[data-batch=anew]');
     for (const drop of dialog.querySelectorAll('[data-take]')) {
       const input = drop.querySelector('input');
       input.addEventListener('change', () => this.take(drop.dataset.take, [...input.files]).then(() => (input.value = '')));
@@ -26,6 +27,16 @@ export class Batch {
       if ((event.ctrlKey || event.metaKey) && event.key === 'Enter' && !this.start.disabled) this.fill();
     });
     this.zip.addEventListener('click', () => save(this.server.address(`batches/${this.number}/filled.zip`), 'filled.zip'));
+    this.anew.addEventListener('click', () => this.begin());
+    this.begin();
+  }
+
+  // Other photos, other masks; the server forgets those of before.
+  begin() {
+    Object.assign(this, { number: null, counts: { photos: 0, masks: 0 } });
+    this.zip.hidden = true;
+    this.say('batch', '');
+    this.refresh();
   }
 
   open() {
@@ -36,7 +47,7 @@ export class Batch {
   async take(kind, files) {
     this.say('batch', '');
     const failed = [];
-    this.busy = true;
+    this.busy++;
     for (const [index, file] of files.entries()) {
       this.refresh(`Sending ${index + 1} of ${files.length}…`);
       try {
@@ -46,7 +57,7 @@ export class Batch {
         failed.push(error.message);
       }
     }
-    this.busy = false;
+    this.busy--;
     this.refresh();
     if (failed.length) this.say('batch', failed.slice(0, 3).join(' '));
   }
@@ -55,25 +66,27 @@ export class Batch {
     const { photos, masks } = this.counts;
     const kinds = this.rule.checked ? `${this.what.selectedOptions[0].text} found in each` : count(masks, 'mask');
     this.note.textContent = words ?? (photos || masks ? `${count(photos, 'photo')}, ${kinds}.` : '');
-    this.start.disabled = this.busy || !photos || !(masks || this.rule.checked);
+    this.start.disabled = this.busy > 0 || !photos || !(masks || this.rule.checked);
+    this.anew.hidden = !(photos || masks);
+    this.anew.disabled = this.busy > 0;
   }
 
   async fill() {
     this.say('batch', '');
     this.zip.hidden = true;
-    this.busy = true;
+    this.busy++;
     this.track.hidden = false;
     const rule = this.rule.checked ? `?rule=${this.what.value}` : '';
     try {
       const last = await this.server.follow('POST', `batches/${this.number}/fills${rule}`, undefined, (line) => this.tell(line));
       if (last.state !== 'done') throw new Error(last.error ?? 'The photos were not filled; try again.');
-      this.busy = false;
+      this.busy--;
       const untouched = last.unchanged ? ` Nothing was found in ${last.unchanged}, which stay as they are.` : '';
       this.refresh(`${count(last.filled, 'photo')} filled.${untouched}`);
       this.zip.hidden = !(last.filled || last.unchanged);
       if (last.failed.length) this.say('batch', last.failed.map(({ photo, error }) => `${photo}: ${error}`).slice(0, 5).join(' · '));
     } catch (error) {
-      this.busy = false;
+      this.busy--;
       this.refresh();
       this.say('batch', error.message);
     }

@@ -1,6 +1,7 @@
 // Photos, fills and loaded masks as bitmaps: fetched once, and kept while undo may lead to them.
 
 const KEPT = 12; // pictures
+const KEPT_MASKS = 6; // and those that are painted now
 
 export class Bitmaps {
   // `page` has `server`, `view`, `timeline` and `pictures`.
@@ -28,7 +29,7 @@ export class Bitmaps {
       for (const name of ['small', 'whole'])
         Object.defineProperty(layers, name, { get: () => below[name], set: (value) => (below[name] = value) });
     } else {
-      layers = { number, small: await this.page.server.bitmap(`pictures/${number}/view`), whole: null, patches: [] };
+      layers = { number, picture, small: await this.page.server.bitmap(`pictures/${number}/view`), whole: null, patches: [] };
     }
     this.layers.set(number, layers);
     const used = [this.page.timeline.picture?.number, this.page.timeline.picture?.origin, number];
@@ -45,7 +46,7 @@ export class Bitmaps {
     if (bottom.asked) return;
     bottom.asked = true;
     try {
-      const picture = this.page.pictures.find((one) => one.number === bottom.number);
+      const { picture } = bottom;
       if (!picture || Math.max(picture.width, picture.height) <= Math.max(bottom.small.width, bottom.small.height)) return;
       const [resizeWidth, resizeHeight] = picture.canvas;
       bottom.whole = await this.page.server.bitmap(`pictures/${bottom.number}/whole`, { resizeWidth, resizeHeight });
@@ -66,6 +67,13 @@ export class Bitmaps {
     const whole = await this.page.server.bitmap(`masks/${number}`, { resizeWidth, resizeHeight, resizeQuality: 'pixelated' });
     const share = Math.min(1, 1600 / Math.max(...size));
     const small = await createImageBitmap(whole, { resizeWidth: Math.ceil(size[0] * share), resizeHeight: Math.ceil(size[1] * share) });
-    this.page.view.masks.set(number, { small, whole, size, soft });
+    const { masks } = this.page.view;
+    masks.set(number, { small, whole, size, soft });
+    // Each is as large as the photo; undo fetches it once more.
+    const used = this.page.timeline.items.map((item) => item.number);
+    for (const old of masks.keys()) {
+      if (masks.size <= KEPT_MASKS) break;
+      if (old !== number && !used.includes(old)) masks.delete(old);
+    }
   }
 }

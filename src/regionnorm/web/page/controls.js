@@ -9,7 +9,7 @@ export class Controls {
       choose: () => this.page.find('.rn-file').click(),
       undo: () => this.page.undo(),
       redo: () => this.page.timeline.redo(),
-      clear: () => this.page.timeline.items.length && this.page.timeline.add({ kind: 'clear' }),
+      clear: () => this.page.clear(),
       in: () => this.page.view.zoom(1.5, ...this.centre()),
       out: () => this.page.view.zoom(1 / 1.5, ...this.centre()),
       fit: () => this.page.view.fit(),

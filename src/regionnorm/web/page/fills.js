@@ -9,7 +9,7 @@ export class Fills {
     this.box = element.querySelector('.rn-progress');
     this.track = this.box.querySelector('.rn-track');
     this.doing = this.box.querySelector('.rn-doing');
-    this.running = null; // {picture, mark, auto, near, stop, job, saves}
+    this.running = null; // {picture, mark, auto, near, stop, job, next, saves}
   }
 
   // Fill what is painted. `auto`: because the hand let go. `saves`: download it then.
@@ -116,15 +116,18 @@ export class Fills {
     if (job) this.page.server.ask('DELETE', `jobs/${job}`).catch(() => {});
   }
 
-  // The hand let go while a fill ran that it had started: more of the same object begins it anew,
-  // anything else waits for its turn.
+  // The hand let go while a fill ran. More of the same object, or less, begins one anew that the
+  // hand had started; anything else waits for its turn.
   painted(stroke) {
     this.leave();
     const running = this.running;
-    if (!running) return this.fill(true);
+    if (!running) return stroke.erase ? undefined : this.fill(true);
     const hand = meant(stroke);
-    const bounds = boundsOf([hand], this.page.timeline.picture.canvas);
-    if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, hand.width)) return undefined;
+    const bounds = boundsOf([{ ...hand, erase: false }], this.page.timeline.picture.canvas);
+    if (!running.auto || !running.near || !bounds || !meet(running.near, bounds, hand.width)) {
+      running.next ||= !stroke.erase;
+      return undefined;
+    }
     this.cancel();
     return this.fill(true, running.saves);
   }

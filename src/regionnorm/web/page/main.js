@@ -85,7 +85,7 @@ class Page {
       this.pictures.unshift(picture);
       await this.bitmaps.load(picture.number);
       // Who chose another one meanwhile wants that one.
-      if (this.turn === turn) this.timeline.add({ kind: 'picture', picture });
+      if (this.turn === turn) this.enter(picture);
     } catch (error) {
       if (this.turn === turn) this.say('photo', error.message);
     } finally {
@@ -139,7 +139,7 @@ class Page {
   painted(stroke) {
     this.timeline.add(stroke);
     this.say('fill', '');
-    if (this.auto.checked && !stroke.erase) this.fills.painted(stroke);
+    if (this.auto.checked) this.fills.painted(stroke);
   }
 
   async arrived(picture, running) {
@@ -157,7 +157,7 @@ class Page {
 
   finished(done, running) {
     const more = this.timeline.items.some((item) => (item.kind === 'stroke' && !item.erase) || item.from);
-    if (done && running.auto && this.auto.checked && more) this.fills.fill(true, running.saves);
+    if (done && (running.auto || running.next) && this.auto.checked && more) this.fills.fill(true, running.saves);
     else if (done && running.saves) this.download();
   }
 
@@ -167,6 +167,7 @@ class Page {
   }
 
   undo() {
+    if (this.finding.cancel()) return; // what was asked for last
     const running = this.fills.running;
     if (running && running.mark === this.timeline.steps[this.timeline.at - 1]) this.fills.cancel();
     else this.timeline.undo();
@@ -175,13 +176,27 @@ class Page {
   async goTo(number) {
     const picture = this.pictures.find((one) => one.number === number);
     if (!picture || picture.number === this.timeline.picture?.number) return;
+    const turn = (this.turn = {});
     try {
       await this.bitmaps.load(number);
-      this.timeline.add({ kind: 'picture', picture });
+      if (this.turn === turn) this.enter(picture);
     } catch (error) {
       this.say('photo', error.message);
       await this.update();
     }
+  }
+
+  // Go on with a picture that was opened, or chosen among those that are there.
+  enter(picture) {
+    this.timeline.add({ kind: 'picture', picture });
+    this.fills.leave();
+  }
+
+  clear() {
+    const { fills, timeline } = this;
+    if (!timeline.items.length) return;
+    if (timeline.items.includes(fills.running?.mark)) fills.cancel();
+    timeline.add({ kind: 'clear' });
   }
 
   download() {
@@ -216,7 +231,7 @@ class Page {
     const { timeline, view, fills } = this;
     const picture = timeline.picture;
     const enable = (name, on) => (this.find(`[data-do=${name}]`).disabled = !on);
-    enable('undo', timeline.canUndo || fills.running);
+    enable('undo', timeline.canUndo || fills.running || this.finding.line.length);
     enable('redo', timeline.canRedo);
     enable('clear', timeline.items.length);
     enable('fill', !fills.running);
@@ -247,14 +262,16 @@ class Page {
   async showPicture(picture) {
     const turn = (this.showing = {});
     try {
-      for (const item of this.timeline.items)
-        if (item.kind === 'mask') await this.bitmaps.loadMask(item.number, picture, item.soft);
+      const masks = this.timeline.items.filter((item) => item.kind === 'mask');
       const layers = await this.bitmaps.load(picture.number, picture);
-      const before = picture.parent ? await this.bitmaps.load(picture.origin) : null;
+      // Where that is gone the fill is shown without it.
+      const before = picture.parent ? await this.bitmaps.load(picture.origin).catch(() => null) : null;
       if (this.showing !== turn) return;
       const { width, height, frame } = picture;
       this.view.show(picture.canvas, layers, before, frame.map((edge, side) => edge / (side % 2 ? height : width)));
       this.frame.show();
+      for (const mask of masks) await this.bitmaps.loadMask(mask.number, picture, mask.soft);
+      if (this.showing !== turn) return;
       this.view.refresh('mask');
       this.showSize(); // masks may have come only now
     } catch (error) {

@@ -46,8 +46,7 @@ export class Timeline {
   // Whether a mask of a picture lies where it should on the current one: a fill that came meanwhile
   // leaves the other pixels as they were.
   takes(picture) {
-    const place = ({ origin, canvas, frame }) => [origin, canvas, frame].join();
-    return Boolean(this.picture) && place(this.picture) === place(picture);
+    return Boolean(this.picture) && placeOf(this.picture) === placeOf(picture);
   }
 
   // Put a step in the place of the one that was painted last; a fill of that is taken back. Returns
@@ -91,7 +90,7 @@ export class Timeline {
     if (index < 0 || this.steps.slice(index + 1, this.at).some((step) => step.kind === 'picture')) return false;
     const before = mark.picture ?? this.paintedOn(mark);
     this.steps.splice(this.at); // what was undone meanwhile belongs to the picture before
-    if (picture.grown.some(Boolean)) {
+    if (picture.grown.some(Boolean) && placeOf(before) !== placeOf(picture)) {
       const later = this.steps.splice(index + 1).flatMap((step) => moved(step, before, picture));
       this.steps.push(...later);
       this.at = this.steps.length;
@@ -133,6 +132,11 @@ export class Timeline {
     this.steps.splice(0, first);
     this.at -= first;
   }
+}
+
+// Where what is painted on a picture lies.
+function placeOf({ origin, canvas, frame }) {
+  return [origin, canvas, frame].join();
 }
 
 // What was painted on a picture, as it lies on one that has grown from it.
