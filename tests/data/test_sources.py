@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regionnorm.data import sources
 from regionnorm.data.sources import ImageSource, UnreadableImageError, open_source
 
 
@@ -251,6 +252,43 @@ def test_a_shard_cut_short_keeps_what_came_before(
     assert level_of(source, 0) == 1
     with pytest.raises(UnreadableImageError, match=r"s\.tar/1\.png.*the shard ends after"):
         source.read(1)
+
+
+def test_a_shard_damaged_in_the_middle_is_said_to_end_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = write_shard(tmp_path / "s.tar", {f"{n}.png": encoded(flat(n)) for n in range(4)})
+    with caplog.at_level(logging.WARNING):
+        assert len(open_source(shard)) == 4
+    assert caplog.text == ""
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"2.png") + 3] ^= 1  # its checksum does not fit any more
+    shard.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        assert len(open_source(shard)) == 2
+    assert "read up to photo 2 only" in caplog.text
+
+
+def test_texts_beside_photos_are_no_lists_where_a_pattern_meets_both(tmp_path: Path) -> None:
+    write_photos(tmp_path, [1, 2])
+    (tmp_path / "000.txt").write_text("a caption\n")
+    source = open_source(f"{tmp_path}/*")
+    assert [level_of(source, i) for i in range(len(source))] == [1, 2]
+
+
+def test_photos_of_plug_ins_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plug_in() -> None:
+        monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+        monkeypatch.setitem(Image.OPEN, "HEIF", Image.OPEN["PNG"])
+
+    monkeypatch.setattr(sources, "register_plugins", plug_in)
+    sources._formats.cache_clear()
+    try:
+        (tmp_path / "a.heic").write_bytes(encoded(flat(3)))
+        assert level_of(open_source(tmp_path), 0) == 3
+        assert "HEIF" in sources._formats()
+    finally:
+        sources._formats.cache_clear()
 
 
 def test_what_is_no_tar_file_is_refused(tmp_path: Path) -> None:

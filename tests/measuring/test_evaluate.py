@@ -306,6 +306,17 @@ def test_weights_files_of_one_name_go_by_their_path(tmp_path: Path) -> None:
     assert list(resolve_models([*specs, "ns"], "cpu")) == ["best", specs[1], "ns"]
 
 
+def test_no_network_of_the_users_is_shown_under_the_name_of_another(tmp_path: Path) -> None:
+    specs = []
+    for name in ("fast", "ns", "exemplar"):
+        specs.append(str(tmp_path / f"{name}.safetensors"))
+        save_weights(create_model("rn", width=8, blocks=1), specs[-1])
+    models = resolve_models([*specs, "fast", "ns"], "cpu")
+    assert list(models) == [*specs, "fast", "ns"]
+    assert list(resolve_models(["fast", specs[0]], "cpu")) == ["fast", specs[0]]
+    assert list(resolve_models([specs[0]], "cpu")) == [specs[0]]
+
+
 def test_a_network_without_weights_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'rn' comes without trained weights; give default"):
         resolve_model("rn")

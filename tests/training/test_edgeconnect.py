@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.models import create_model
 from regionnorm.nn.edges import canny_edges, luminance
 from regionnorm.recipes import get_recipe
+from regionnorm.studies import get_study
+from regionnorm.studies.plan import mini_scale, small_scale
+from regionnorm.training import train
 from regionnorm.training.steps import make_step
 
 
@@ -72,3 +79,30 @@ def test_other_sizes_and_networks_are_refused() -> None:
     step = make_step(get_recipe("edgeconnect"))
     with pytest.raises(ValueError, match="trains edgeconnect, not 'rn'"):
         step.generator(create_model("rn", width=4, blocks=1))
+
+
+def test_edges_are_trained_where_pictures_have_no_adversary(
+    photo_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    small = {"size": "32", "discriminator_width": "4", "options.width": "4", "options.blocks": "1"}
+    quiet = {"losses.perceptual": "0", "losses.style": "0", "batch": "1", "workers": "0"}
+    recipe = get_recipe("edgeconnect", {**small, **quiet, "losses.adversarial": "0", "lr": "0.01"})
+    assert recipe.needs_discriminator
+    assert list(make_step(recipe).discriminators()) == ["edge_discriminator"]
+    photos, states = photo_folder(1), []
+    for steps in (1, 3):
+        run = tmp_path / str(steps)
+        train(replace(recipe, steps=steps, val_every=100), data=[photos], out=run)
+        states.append(load_pretrained(run / "weights.safetensors").state_dict())
+    edges = [key for key in states[0] if key.startswith("edge_generator") and "weight" in key]
+    assert edges and any(not torch.equal(states[0][key], states[1][key]) for key in edges)
+    with pytest.raises(ValueError, match="edges learn from their adversary"):
+        make_step(get_recipe("edgeconnect", {**small, "losses.edge_adversarial": "0"}))
+
+
+def test_studies_train_edges() -> None:
+    for scale in (mini_scale, small_scale):
+        runs = [
+            run for run in get_study("table1", scale()).runs if run.recipe.model == "edgeconnect"
+        ]
+        assert runs and all(make_step(run.recipe).recipe.needs_discriminator for run in runs)

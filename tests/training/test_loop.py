@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -144,14 +144,18 @@ import sys
 sys.path.insert(0, {folder!r})
 from test_loop import tiny
 from regionnorm.training import train
-train(tiny({steps}, save_every=20), data=[{photos!r}], out={run!r}, resume=True)
+train(tiny({steps}, save_every=20, workers={workers}), data=[{photos!r}], out={run!r}, resume=True)
 """
 
 
-def start(photos: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
+def start(
+    photos: Path, run: Path, steps: int, workers: int = 0, **options: Any
+) -> subprocess.Popen[bytes]:
     folder = str(Path(__file__).parent)
-    code = SCRIPT.format(folder=folder, photos=str(photos), run=str(run), steps=steps)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    code = SCRIPT.format(
+        folder=folder, photos=str(photos), run=str(run), steps=steps, workers=workers
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, **options)
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
@@ -190,6 +194,32 @@ def test_a_signal_saves_before_stopping(number: int, photo_folder: Folder, tmp_p
     assert state["step"] >= 7
     last = (run / "log.csv").read_text().split()[-1]
     assert int(last.split(",")[0]) == state["step"]
+
+
+def test_signals_to_a_whole_group_save_too(photo_folder: Folder, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(photo_folder(3), run, 100_000, workers=2, start_new_session=True)
+    wait_for_step(run, 7, process)
+    for _ in range(2):  # as `timeout` does: to the command, and to its group
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] >= 7
+
+
+def test_momenta_of_a_resumed_run_are_those_that_are_asked_for(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    photos, run = photo_folder(2), tmp_path / "run"
+    train(tiny(2), data=[photos], out=run)
+    train(tiny(3, betas=(0.5, 0.75)), data=[photos], out=run, resume=True)
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    found = [
+        group["betas"]
+        for part in state.values()
+        if isinstance(part, dict)
+        for group in part.get("param_groups", [])
+    ]
+    assert found and all(tuple(betas) == (0.5, 0.75) for betas in found)
 
 
 def test_a_finished_run_stays_as_it_is(photo_folder: Folder, tmp_path: Path) -> None:
@@ -274,6 +304,7 @@ def test_two_processes_share_a_run(photo_folder: Folder, tmp_path: Path) -> None
         photos=str(photo_folder(3)),
         run=str(tmp_path / "run"),
         steps=4,
+        workers=0,
     )
     script = tmp_path / "two.py"
     script.write_text(code)

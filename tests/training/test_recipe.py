@@ -77,6 +77,21 @@ def test_wrong_overrides_are_named_in_one_line(key: str, value: str, message: st
     assert value in str(caught.value)
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_overrides_that_fit_together_are_taken_in_any_order(back: bool) -> None:
+    pairs = [
+        ("min_scale", "0.95"),
+        ("max_scale", "1.0"),
+        ("size", "16"),
+        ("losses.adversarial", "0"),
+    ]
+    recipe = get_recipe("paper", {"max_scale": "0.9"} | dict(pairs[::-1] if back else pairs))
+    assert (recipe.min_scale, recipe.max_scale, recipe.size) == (0.95, 1.0, 16)
+    with pytest.raises(ValueError, match="above max_scale") as caught:
+        get_recipe("paper", {"min_scale": "0.9", "max_scale": "0.8"})
+    assert len(str(caught.value)) < 120
+
+
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="default, .*paper, released, .*rn-gated-conv"):
         get_recipe("nonsense")

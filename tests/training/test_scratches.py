@@ -55,6 +55,17 @@ def test_a_run_leaves_weights_log_samples_and_recipe(
         train_scratches(tiny(4), data=[photos], out=run)
 
 
+def test_a_runs_recipe_is_taken_in_place_of_the_name(
+    photo_folder: Folder, run_cli: RunCli, tmp_path: Path
+) -> None:
+    photos, run, again = photo_folder(3), tmp_path / "run", tmp_path / "again"
+    train_scratches(tiny(2), data=[photos], out=run)
+    arguments = ("train", run / "recipe.json", "--data", photos, "--out", again)
+    assert run_cli(*arguments)[0] == 0
+    assert scratch_recipe_from_json((again / "recipe.json").read_text()) == tiny(2)
+    assert all(torch.equal(value, state(again)[key]) for key, value in state(run).items())
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,8 +90,8 @@ def train(
     launch = {"devices": devices, "nodes": nodes, "strategy": strategy, "precision": precision}
     overrides |= {key: str(value) for key, value in launch.items() if value is not None}
     folder = as_place(out)
-    if recipe == _SCRATCHES:
-        finished = _train_scratches(data, val, folder, overrides, resume=resume)
+    if recipe == _SCRATCHES or _names_scratches(recipe):
+        finished = _train_scratches(recipe, data, val, folder, overrides, resume=resume)
     else:
         finished = _train_filler(recipe, data, val, folder, overrides, resume=resume)
     if finished is False:
@@ -129,7 +131,17 @@ def _train_filler(
     return run(chosen, data=data, val=val, out=folder, resume=resume)
 
 
+def _names_scratches(recipe: str) -> bool:
+    """Whether a file is the recipe of a run for scratches."""
+    if not recipe.endswith(".json"):
+        return False
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads(as_place(recipe).read_text()).get("name") == _SCRATCHES)
+    return False
+
+
 def _train_scratches(
+    recipe: str,
     data: list[str],
     val: str | None,
     folder: Place,
@@ -146,6 +158,9 @@ def _train_scratches(
     saved = folder / "recipe.json"
     if resume and saved.is_file():
         own = scratch_recipe_from_json(saved.read_text(encoding="utf-8"))
+        chosen = with_overrides(own, overrides)
+    elif recipe.endswith(".json"):
+        own = scratch_recipe_from_json(as_place(recipe).read_text(encoding="utf-8"))
         chosen = with_overrides(own, overrides)
     else:
         chosen = get_scratch_recipe(overrides)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from regionnorm.files.formats import IMAGE_SUFFIXES, list_images
+from regionnorm.files.formats import IMAGE_SUFFIXES, list_images, register_plugins
 from regionnorm.files.remote import Place, RemotePath, as_place, is_url
 from regionnorm.imaging import standardize
 
@@ -119,6 +119,7 @@ def _decode(data: bytes, at_least: int | None) -> Image.Image:
 @cache
 def _formats() -> tuple[str, ...]:
     # Pillow looks at the content, not the name, and knows formats that run other programs (EPS).
+    register_plugins()
     known = Image.registered_extensions()
     names = {known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known}
     return tuple(sorted(names & Image.OPEN.keys()))  # MPO is opened as JPEG
@@ -199,6 +200,9 @@ def _shard_members(shard: Place) -> list[tuple[str, int, int]]:
                 for member in archive:
                     if member.isreg() and _is_photo(member.name):
                         members.append((member.name, member.offset_data, member.size))
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # it ends for who only iterates
+                    raise tarfile.ReadError("what follows is damaged")
             except tarfile.TarError as error:
                 # Cut short, as by a broken download: what came before is still good.
                 _log.warning("%s: read up to photo %d only (%s)", shard, len(members), error)
@@ -281,13 +285,19 @@ def _open(given: str | Place) -> list[ImageSource]:
             f" {_LIST_SUFFIX} list or a {_SHARD_SUFFIX} shard"
         )
     photos = [match for match in usable if match.is_file() and _is_photo(match.name)]
+    if photos:  # texts beside them are captions
+        usable = [match for match in usable if match.is_dir() or not _is_list(match)]
     if len(photos) == len(usable):
         return [FileSource(photos)]
     return [part for match in usable for part in _open(match)]
 
 
+def _is_list(path: Place) -> bool:
+    return path.suffix.lower() == _LIST_SUFFIX
+
+
 def _is_source(path: Place) -> bool:
-    return path.suffix.lower() in (_SHARD_SUFFIX, _LIST_SUFFIX) or _is_photo(path.name)
+    return path.suffix.lower() == _SHARD_SUFFIX or _is_list(path) or _is_photo(path.name)
 
 
 def _open_folder(folder: Place) -> ImageSource:

@@ -171,11 +171,14 @@ def resolve_models(
 ) -> dict[str, Filler]:
     """Turn what a user typed into :func:`evaluate`'s models; see :func:`resolve_model`.
 
-    Weights files that share a name go by their whole path.
+    Weights files that share a name, or have that of a known model, go by their whole path.
 
     Raises:
         ValueError: One is given twice, or as :func:`resolve_model` does.
     """
+    from regionnorm.checkpoints.weights import packaged_weights
+
+    known = {"default", *packaged_weights(), *CLASSICAL_FILLERS, _EXEMPLAR}
     models: dict[str, Filler] = {}
     seen: set[str] = set()
     for spec in specs:
@@ -183,7 +186,7 @@ def resolve_models(
             raise ValueError(f"model {spec!r} is given twice; name each model once")
         seen.add(spec)
         name, filler = resolve_model(spec, device, jobs=jobs)
-        models[spec if name in models else name] = filler
+        models[spec if name in models or name.removesuffix(_COMPLETION) in known else name] = filler
     return models
 
 

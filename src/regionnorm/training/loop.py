@@ -239,10 +239,11 @@ class _Run:
         recipe, networks = self.recipe, self.state.networks
         factor = learning_rate(recipe, self.state.step, time_used)
         for group in networks.generator.optimizer.param_groups:
-            group["lr"] = recipe.lr * factor
+            group["lr"], group["betas"] = recipe.lr * factor, recipe.betas
         for trained in networks.discriminators.values():
             for group in trained.optimizer.param_groups:
                 group["lr"] = recipe.lr_discriminator * factor
+                group["betas"] = recipe.betas
         # From the step's number, so that a resumed run draws what it would have drawn.
         seed = np.random.SeedSequence([recipe.seed, self.state.step, self.fabric.global_rank])
         random = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))

@@ -125,8 +125,8 @@ class Recipe:
 
     @property
     def needs_discriminator(self) -> bool:
-        """Whether a discriminator is trained."""
-        return self.losses.adversarial > 0
+        """Whether a discriminator is trained: of pictures, or of edges."""
+        return self.losses.adversarial > 0 or self.losses.edge_adversarial > 0
 
     @property
     def val_metrics(self) -> tuple[str, ...]:
@@ -181,11 +181,19 @@ def with_overrides(recipe: _T, overrides: Mapping[str, str]) -> _T:
     Raises:
         ValueError: A field is unknown or a value does not fit it.
     """
-    for key, value in overrides.items():
-        try:
-            recipe = _replaced(recipe, key.split("."), value, key)
-        except ValidationError as error:
-            raise ValueError(f"--set {key}={value}: {_first(error)}") from error
+    waiting = dict(overrides)
+    while waiting:
+        refused: dict[str, ValidationError] = {}
+        for key, value in waiting.items():
+            try:
+                recipe = _replaced(recipe, key.split("."), value, key)
+            except ValidationError as error:
+                refused[key] = error
+        # Two that fit together may not fit one after the other; another order may do.
+        if len(refused) == len(waiting):
+            key, first = next(iter(refused.items()))
+            raise ValueError(f"--set {key}={waiting[key]}: {_first(first)}") from first
+        waiting = {key: waiting[key] for key in refused}
     return recipe
 
 
@@ -222,4 +230,6 @@ def _first(error: ValidationError) -> str:
     """The first problem of a validation error, on one line."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
+    if not where:  # of several fields together: all of them would be shown
+        return problem["msg"].removeprefix("Value error, ")
     return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -294,7 +294,7 @@ class _Run:
         factor = min(1.0, (self.step + 1) / max(recipe.warmup, 1))
         factor *= 0.5 * (1 + math.cos(math.pi * min(1.0, max(used, self.step / recipe.steps))))
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * factor
+            group["lr"], group["betas"] = recipe.lr * factor, recipe.betas
         logits = self._logits(self.network, batch.image)
         marks, counted = batch.marks.to(self.device), batch.counted.to(self.device)
         each = F.binary_cross_entropy_with_logits(logits, marks, reduction="none")

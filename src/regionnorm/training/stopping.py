@@ -13,8 +13,9 @@ __all__ = ["stop_signals"]
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second one gets through.
+    """Collect Ctrl-C and SIGTERM, so that no step is cut in half; a second Ctrl-C gets through.
 
+    SIGTERM may come twice at once: to the process, and to its group.
     In another thread than the main one nothing is collected: only that one can.
     """
     received: list[int] = []
@@ -23,7 +24,7 @@ def stop_signals() -> Iterator[list[int]]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 

@@ -21,13 +21,15 @@ class EdgeConnectStep(TrainingStep):
     found on the CPU in each step.
 
     Raises:
-        ValueError: The recipe's size is no multiple of 4.
+        ValueError: The recipe's size is no multiple of 4, or its edges no adversary.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         if recipe.size % EdgeConnect.stride:
             raise ValueError(f"size is {recipe.size}; EdgeConnect trains on multiples of 4")
+        if not recipe.losses.edge_adversarial:
+            raise ValueError("losses.edge_adversarial is 0; edges learn from their adversary alone")
         self.sigma = 2.0
 
     def generator(self, model: InpaintingModel) -> nn.Module:
@@ -38,12 +40,12 @@ class EdgeConnectStep(TrainingStep):
         return _GivenEdges(model)
 
     def discriminators(self) -> dict[str, nn.Module]:
-        """One for edges and one for pictures."""
+        """One for edges, and one for pictures where that counts."""
         width = self.recipe.discriminator_width
-        return {
-            "edge_discriminator": EdgeDiscriminator(width),
-            "discriminator": PatchDiscriminator(width=width),
-        }
+        chosen: dict[str, nn.Module] = {"edge_discriminator": EdgeDiscriminator(width)}
+        if self.losses.adversarial:
+            chosen["discriminator"] = PatchDiscriminator(width=width)
+        return chosen
 
     def paint(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Pictures:
         """Both stages' pictures beside the photo's gray and edges; nothing is composited."""
