@@ -160,6 +160,11 @@ def test_partial_convolution_uses_vgg_on_picture_and_composite(
     assert parts <= read_log(tmp_path).keys()
 
 
+def test_partial_convolution_refuses_a_loss_that_it_would_not_count() -> None:
+    with pytest.raises(ValueError, match="feature_distance is no loss of partial convolution"):
+        make_step(tiny("partial-conv", steps=1, **{"losses.feature_distance": "1"}))
+
+
 def test_partial_convolution_goes_on_with_frozen_norms(
     photo_folder: Folder, tmp_path: Path
 ) -> None:
