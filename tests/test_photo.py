@@ -36,6 +36,12 @@ def write_deep(path: Path, pixels: np.ndarray) -> None:
     assert cv2.imwrite(str(path), np.ascontiguousarray(pixels[:, :, order]))
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG file."""
+    check = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
 def middle(photo: Photo) -> np.ndarray:
     hole = np.zeros(photo.size[::-1], bool)
     hole[5:12, 4:11] = True
@@ -330,10 +336,6 @@ def test_opaque_makes_the_hole_visible_in_every_mode_with_transparency(make_phot
 
 
 def test_a_text_bomb_is_refused_in_one_line(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
     bomb = chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 8, 2, 0, 0, 0))
     bomb += chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
@@ -446,11 +448,6 @@ def test_text_that_turns_the_photo_is_used_up(tmp_path: Path, make_photo: Maker)
 
 def deep_png(path: Path, pixels: np.ndarray, *chunks: tuple[bytes, bytes]) -> None:
     """16-bit RGB with further chunks before its pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))

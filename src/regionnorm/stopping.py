@@ -24,6 +24,9 @@ _LOOK = 0.1  # seconds between looks at who waits
 class Stopped(Exception):
     """The work was given up; nothing is wrong with the photo."""
 
+    def __init__(self, reason: str = "stopped, because nobody waits for it") -> None:
+        super().__init__(reason)
+
 
 _asked: ContextVar[Callable[[], bool] | None] = ContextVar("asked", default=None)
 
@@ -76,7 +79,7 @@ def stop_if_asked() -> None:
     """
     asked = _asked.get()
     if asked is not None and asked():
-        raise Stopped("stopped, because nobody waits for it")
+        raise Stopped
 
 
 @contextmanager

@@ -95,6 +95,11 @@ def form(**parts: bytes | str) -> bytes:
     return body + f"--{BOUNDARY}--\r\n".encode()
 
 
+def head_of(body: bytes) -> bytes:
+    head = f"POST /fill HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nContent-Type: "
+    return f"{head}multipart/form-data; boundary={BOUNDARY}\r\n\r\n".encode()
+
+
 def ask(port: int, path: str = "/fill", body: bytes | None = None) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"} if body else {}
@@ -224,12 +229,10 @@ def test_slow_clients_hold_nobody_up(make_photo: Maker, make_mask: Maker) -> Non
     inpainter = Slow()
     inpainter.go.set()
     body = form(photo=png(make_photo(40, 30)), mask=png(make_mask(40, 30)))
-    head = f"POST /fill HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nContent-Type: "
-    head += f"multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
     with running(inpainter, max_open=3, patience=1.5) as port:
         slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(2)]
         for connection in slow:
-            connection.sendall(head.encode() + body[:100])
+            connection.sendall(head_of(body) + body[:100])
         assert ask(port, body=body)[0] == 200
         for connection in slow:
             assert connection.recv(100).startswith(b"HTTP/1.1 408")
@@ -239,8 +242,6 @@ def test_slow_clients_hold_nobody_up(make_photo: Maker, make_mask: Maker) -> Non
 def test_who_has_gone_keeps_no_place(make_photo: Maker, make_mask: Maker) -> None:
     inpainter = Slow()
     body = form(photo=png(make_photo(40, 30)), mask=png(make_mask(40, 30)))
-    head = f"POST /fill HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nContent-Type: "
-    head += f"multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
 
     def count(name: str) -> int:
         found = re.search(rf"^regionnorm_{name} (\d+)", ask(port, "/metrics")[2].decode(), re.M)
@@ -259,7 +260,7 @@ def test_who_has_gone_keeps_no_place(make_photo: Maker, make_mask: Maker) -> Non
         clients = []
         for number in range(2):
             clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
-            clients[-1].sendall(head.encode() + body)
+            clients[-1].sendall(head_of(body) + body)
             wait_until(1, number)
         clients.pop().close()  # it has waited in vain
         wait_until(1, 0)

@@ -142,6 +142,11 @@ def settle(page: Page, fills: int) -> None:
     )
 
 
+def until_it_fills(page: Page) -> None:
+    """Wait until a fill is on its way, and the server has said which."""
+    page.wait_for_function("regionnorm.fills.running?.job")
+
+
 def by_hand(page: Page) -> None:
     """Fill only when told to."""
     page.locator(".rn-auto input").uncheck()
@@ -695,7 +700,7 @@ def test_growth_set_during_or_after_an_automatic_fill_fills_the_grown_object_ane
     page.locator(".rn-brush input").fill("120")
     with fill.held():
         paint(page, (0.42, 0.45), (0.6, 0.55))
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         grow.fill("20")
         page.wait_for_function("regionnorm.timeline.items[0]?.grown === 20")
     settle(page, 1)
@@ -874,7 +879,7 @@ def test_strokes_made_while_a_fill_runs_join_it_if_near_and_wait_if_not(
     open_photo(page, photo)
     with fill.held():
         paint(page, (0.2, 0.3), (0.25, 0.3))
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         job = page.evaluate("regionnorm.fills.running.job")
         paint(page, (0.25, 0.3), (0.3, 0.35))  # more of the same
         page.wait_for_function(f"(regionnorm.fills.running?.job ?? '{job}') !== '{job}'")
@@ -891,7 +896,7 @@ def test_strokes_made_while_a_fill_runs_that_was_asked_for_wait_for_their_turn(
     paint(page, (0.2, 0.3), (0.25, 0.3))
     with fill.held():
         page.keyboard.press("Control+Enter")
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         page.locator(".rn-auto input").check()
         paint(page, (0.8, 0.8), (0.9, 0.8))
         paint(page, (0.21, 0.3), (0.24, 0.3))  # near, but what was asked for goes on
@@ -900,7 +905,7 @@ def test_strokes_made_while_a_fill_runs_that_was_asked_for_wait_for_their_turn(
     assert steps(page) == done
     paint(page, (0.2, 0.8), (0.25, 0.8))
     with fill.held():
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         by_hand(page)
         paint(page, (0.5, 0.1), (0.6, 0.1))
     settle(page, 3)
@@ -915,7 +920,7 @@ def test_what_is_taken_back_while_it_is_being_filled_is_not_filled(
     page.locator(".rn-brush input").fill("30")
     with fill.held():
         paint(page, (0.2, 0.3), (0.5, 0.3))
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         job = page.evaluate("regionnorm.fills.running.job")
         if how == "clear":
             page.keyboard.press("Delete")
@@ -946,7 +951,7 @@ def test_next_photo_can_be_filled_while_that_of_another_is_on_its_way(
     paint(page, (0.2, 0.3), (0.25, 0.3))
     with fill.held():
         page.keyboard.press("Control+Enter")
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         open_photo(page, thing)
         expect(page.locator("[data-do=fill]")).to_be_enabled()
         expect(page.locator(".rn-progress")).to_be_hidden()
@@ -954,7 +959,7 @@ def test_next_photo_can_be_filled_while_that_of_another_is_on_its_way(
         page.wait_for_function("regionnorm.timeline.picture.name === 'photo.png'")
         paint(page, (0.2, 0.3), (0.25, 0.3))
         page.keyboard.press("Control+Enter")
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         page.locator(".rn-history button", has_text="thing.png").click()
         page.wait_for_function("regionnorm.timeline.picture.name === 'thing.png'")
         expect(page.locator("[data-do=fill]")).to_be_enabled()
@@ -970,7 +975,7 @@ def test_selection_made_while_a_fill_runs_is_filled_next_whenever_its_answer_com
         page.keyboard.press("b")
         with fill.held():
             paint(page, (0.05, 0.05), (0.1, 0.05))
-            page.wait_for_function("regionnorm.fills.running?.job")
+            until_it_fills(page)
             if late:
                 page.evaluate(
                     """() => {
@@ -1010,7 +1015,7 @@ def test_reload_brings_photo_mask_history_and_a_running_fill_back(
     assert page.locator(".rn-history button").count() == 2
     with fill.held():
         page.keyboard.press("Control+Enter")
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         page.reload()
         expect(page.locator(".rn-doing")).to_contain_text("left")
     settle(page, 2)
@@ -1060,7 +1065,7 @@ def test_choosing_another_photo_during_a_fill_stays_there(
     open_photo(page, photo)
     with fill.held():
         paint(page, (0.2, 0.3), (0.3, 0.3))
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         open_photo(page, tmp_path / "next.png")
     page.wait_for_function("regionnorm.pictures.length === 3")
     assert page.evaluate("regionnorm.timeline.picture.name") == "next.png"
@@ -1463,7 +1468,7 @@ def test_what_is_painted_while_the_border_is_filled_moves_with_the_photo(
     page.locator(".rn-margins input[name=left]").press("Enter")
     with fill.held():
         page.locator("[data-do=fill]").click()
-        page.wait_for_function("regionnorm.fills.running?.job")
+        until_it_fills(page)
         page.locator(".rn-bottom [data-tool=brush]").click()
         paint(page, (0.5, 0.5), (0.6, 0.5))
         hole = mask_of(page)

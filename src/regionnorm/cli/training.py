@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from regionnorm.cli.console import print_study_table, printable, run_progress
 from regionnorm.files.remote import Place, as_place, is_url
 
-if TYPE_CHECKING:
-    from regionnorm.training import Recipe
-
 __all__ = ["study", "train"]
 
+_T = TypeVar("_T")
 _SCRATCHES = "scratches"  # the one recipe of a network that fills nothing
 
 
@@ -121,11 +119,11 @@ def _train_filler(
     saved = folder / "recipe.json"
     if resume and saved.is_file():
         chosen = with_overrides(recipe_from_json(saved.read_text(encoding="utf-8")), overrides)
-        named = _read_recipe(recipe).name if recipe.endswith(".json") else recipe
+        named = _read_recipe(recipe, recipe_from_json).name if recipe.endswith(".json") else recipe
         if chosen.name != named:
             raise ValueError(f"{folder} was started with recipe {chosen.name!r}, not {named!r}")
     elif recipe.endswith(".json"):
-        chosen = with_overrides(_read_recipe(recipe), overrides)
+        chosen = with_overrides(_read_recipe(recipe, recipe_from_json), overrides)
     else:
         chosen = get_recipe(recipe, overrides)
     return run(chosen, data=data, val=val, out=folder, resume=resume)
@@ -136,7 +134,7 @@ def _names_scratches(recipe: str) -> bool:
     if not recipe.endswith(".json"):
         return False
     with suppress(OSError, ValueError, AttributeError):
-        return bool(json.loads(as_place(recipe).read_text()).get("name") == _SCRATCHES)
+        return bool(json.loads(Path(recipe).read_text()).get("name") == _SCRATCHES)
     return False
 
 
@@ -160,8 +158,7 @@ def _train_scratches(
         own = scratch_recipe_from_json(saved.read_text(encoding="utf-8"))
         chosen = with_overrides(own, overrides)
     elif recipe.endswith(".json"):
-        own = scratch_recipe_from_json(as_place(recipe).read_text(encoding="utf-8"))
-        chosen = with_overrides(own, overrides)
+        chosen = with_overrides(_read_recipe(recipe, scratch_recipe_from_json), overrides)
     else:
         chosen = get_scratch_recipe(overrides)
     return train_scratches(chosen, data=data, val=val, out=str(folder), resume=resume)
@@ -287,11 +284,9 @@ def study(
         typer.echo(out / study.name / "README.md")
 
 
-def _read_recipe(path: str) -> Recipe:
-    from regionnorm.training.recipe import recipe_from_json
-
+def _read_recipe(path: str, from_json: Callable[[str], _T]) -> _T:
     try:
-        return recipe_from_json(Path(path).read_text(encoding="utf-8"))
+        return from_json(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

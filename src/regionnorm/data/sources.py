@@ -322,7 +322,7 @@ def _open_file(path: Place) -> ImageSource:
     suffix = path.suffix.lower()
     if suffix == _SHARD_SUFFIX:
         return _open_shards([path], str(path))
-    if suffix == _LIST_SUFFIX:
+    if _is_list(path):
         return _open_list(path)
     if suffix in IMAGE_SUFFIXES:
         return FileSource([path])

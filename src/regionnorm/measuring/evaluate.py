@@ -171,14 +171,11 @@ def resolve_models(
 ) -> dict[str, Filler]:
     """Turn what a user typed into :func:`evaluate`'s models; see :func:`resolve_model`.
 
-    Weights files that share a name, or have that of a known model, go by their whole path.
+    Weights files that share a name go by their whole path.
 
     Raises:
         ValueError: One is given twice, or as :func:`resolve_model` does.
     """
-    from regionnorm.checkpoints.weights import packaged_weights
-
-    known = {"default", *packaged_weights(), *CLASSICAL_FILLERS, _EXEMPLAR}
     models: dict[str, Filler] = {}
     seen: set[str] = set()
     for spec in specs:
@@ -186,7 +183,7 @@ def resolve_models(
             raise ValueError(f"model {spec!r} is given twice; name each model once")
         seen.add(spec)
         name, filler = resolve_model(spec, device, jobs=jobs)
-        models[spec if name in models or name.removesuffix(_COMPLETION) in known else name] = filler
+        models[spec if name in models else name] = filler
     return models
 
 
@@ -204,7 +201,8 @@ def resolve_model(
         jobs: Threads of a classical filler.
 
     Returns:
-        Name (of a path its last part, without suffix), and a function for :func:`evaluate`.
+        Name (of a path its last part, without suffix, unless that names another model), and a
+        function for :func:`evaluate`.
 
     Raises:
         ValueError: The name is a network's that has no weights, or nothing can be loaded from it.
@@ -222,15 +220,16 @@ def resolve_model(
     from regionnorm.models import list_models
 
     path, names = as_place(spec), {"default": None, **packaged_weights()}
+    others = [*names, *CLASSICAL_FILLERS, _EXEMPLAR]
     if spec not in names and not path.exists() and "/" not in spec:
-        known = f"{', '.join([*names, *CLASSICAL_FILLERS, _EXEMPLAR])} or a weights file"
+        known = f"{', '.join(others)} or a weights file"
         if spec in list_models():
             raise ValueError(f"model {spec!r} comes without trained weights; give {known}")
         raise FileNotFoundError(f"there is no model and no file {spec!r}; give {known}")
     network = load_pretrained(spec, device=pick_device(device))
     is_path = spec not in names and path.exists()
     name = (path.stem if path.is_file() else path.name) if is_path else spec
-    return name or spec, _network_filler(network, device)
+    return spec if not name or name in others else name, _network_filler(network, device)
 
 
 def _completed(filler: Filler | None) -> Filler:

@@ -75,7 +75,7 @@ class Desk:
             both: set[asyncio.Future[Any]] = {mine, left}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not mine.done():
-                raise Stopped("stopped, because nobody waits for it")
+                raise Stopped
         except BaseException:
             if not mine.cancel():  # it has come, and is for the next one
                 self._turns.release()

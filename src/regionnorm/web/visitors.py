@@ -124,7 +124,7 @@ class Visitor:
             Gone: There is none of that number any more.
         """
         with self._lock:
-            pictures = [*self.pictures, *self._made]
+            pictures = list(self._made)
         for picture in pictures:
             if picture.number == number:
                 return picture.there()
