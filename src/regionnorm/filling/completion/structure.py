@@ -25,6 +25,7 @@ __all__ = ["Scene", "choose_offsets", "source_centres"]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 
 # The ring around a hole.
 _RING = 4  # pixels
@@ -215,42 +216,58 @@ def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Float
     hole = scene.hole
     height, width = hole.shape
     rows, columns = np.nonzero(scene.place)
-    known = (~hole).astype(np.float32)
-    low = blur(scene.pixels, known, _BLURS)
-    expected = blur(scene.pixels, np.ones_like(known), _BLURS)[rows, columns]
-    busy = blur(scene.busyness, known, _BLURS)
-    busy_there = blur(continued(scene.busyness, ~hole), np.ones_like(known), _BLURS)[rows, columns]
-    calm = _LEAST_BUSY + busy_there.sum(axis=1)
-    border = _Border(features, hole, scene.place)
-    strange = _strange(scene, low, busy)
+    prices = _Prices(scene, features)
     values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
     costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
     for number, (down, right) in enumerate(candidates):
         if down == 0 and right == 0:
-            values[number] = features[rows, columns]
-            costs[number] = graph_cut.FORBIDDEN / 2
-            if scene.painted:
-                own = blur(scene.busyness, np.ones_like(known), 2)[rows, columns].sum(axis=1)
-                costs[number] = _NETWORK + _BLURRED * np.maximum(0, 1 - (own + _LEAST_BUSY) / calm)
+            values[number], costs[number] = features[rows, columns], prices.of_painted()
             continue
         inside = (rows >= -down) & (rows < height - down)
         inside &= (columns >= -right) & (columns < width - right)
-        to_rows, to_columns = (
-            (rows + down).clip(0, height - 1),
-            (columns + right).clip(0, width - 1),
-        )
-        shown = inside & ~hole[to_rows, to_columns]
-        values[number] = features[to_rows, to_columns]
-        cost = border.mismatch(int(down), int(right))
-        away = _DISTANCE * math.hypot(down, right) / max(height, scene.width)
-        cost += np.where(to_columns < scene.width, away, _OTHER_VIEW)
-        unexpected = np.sqrt(np.square(low[to_rows, to_columns] - expected).sum(axis=1))
-        cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
-        texture = np.abs(busy[to_rows, to_columns] - busy_there).sum(axis=1) / calm
-        cost += _TEXTURE * np.minimum(texture, 1)
-        cost += strange[to_rows, to_columns]
-        costs[number, shown] = cost[shown]
+        at = (rows + down).clip(0, height - 1), (columns + right).clip(0, width - 1)
+        shown = inside & ~hole[at]
+        values[number] = features[at]
+        costs[number, shown] = prices.of_copied(int(down), int(right), *at)[shown]
     return values, costs
+
+
+class _Prices:
+    """What a piece costs at each of the hole's N pixels, wherever it comes from."""
+
+    def __init__(self, scene: Scene, features: Floats) -> None:
+        self.scene = scene
+        self.here = rows, columns = np.nonzero(scene.place)
+        known = (~scene.hole).astype(np.float32)
+        self.all = np.ones_like(known)
+        self.low = blur(scene.pixels, known, _BLURS)
+        self.busy = blur(scene.busyness, known, _BLURS)
+        self.expected = blur(scene.pixels, self.all, _BLURS)[rows, columns]
+        further = continued(scene.busyness, ~scene.hole)
+        self.busy_there = blur(further, self.all, _BLURS)[rows, columns]
+        self.calm = _LEAST_BUSY + self.busy_there.sum(axis=1)
+        self.border = _Border(features, scene.hole, scene.place)
+        self.strange = _strange(scene, self.low, self.busy)
+
+    def of_painted(self) -> Floats:
+        """What is painted in the hole: dear where it is smoother than the surroundings are."""
+        if not self.scene.painted:
+            return np.full(len(self.calm), graph_cut.FORBIDDEN / 2, np.float32)
+        own = blur(self.scene.busyness, self.all, 2)[self.here].sum(axis=1)
+        cost: Floats = _NETWORK + _BLURRED * np.maximum(0, 1 - (own + _LEAST_BUSY) / self.calm)
+        return cost
+
+    def of_copied(self, down: int, right: int, rows: Places, columns: Places) -> Floats:
+        """The photo shifted by an offset, which shows ``rows`` and ``columns`` there."""
+        cost = self.border.mismatch(down, right)
+        away = _DISTANCE * math.hypot(down, right) / max(len(self.all), self.scene.width)
+        cost += np.where(columns < self.scene.width, away, _OTHER_VIEW)
+        unexpected = np.sqrt(np.square(self.low[rows, columns] - self.expected).sum(axis=1))
+        cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
+        texture = np.abs(self.busy[rows, columns] - self.busy_there).sum(axis=1) / self.calm
+        cost += _TEXTURE * np.minimum(texture, 1)
+        cost += self.strange[rows, columns]
+        return cost
 
 
 def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
