@@ -13,7 +13,7 @@ import torch
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.losses import gradient_penalty
 from regionnorm.models import WassersteinCritic
-from regionnorm.recipes import get_recipe
+from regionnorm.recipes import get_recipe, list_recipes
 from regionnorm.training import Recipe, train
 from regionnorm.training.steps import make_step
 from regionnorm.training.steps.contextual_attention import densest_windows
@@ -160,9 +160,29 @@ def test_partial_convolution_uses_vgg_on_picture_and_composite(
     assert parts <= read_log(tmp_path).keys()
 
 
-def test_partial_convolution_refuses_a_loss_that_it_would_not_count() -> None:
-    with pytest.raises(ValueError, match="feature_distance is no loss of partial convolution"):
-        make_step(tiny("partial-conv", steps=1, **{"losses.feature_distance": "1"}))
+@pytest.mark.parametrize(
+    ("family", "loss"),
+    [
+        ("partial-conv", "feature_distance"),
+        ("partial-conv", "adversarial"),
+        ("gated-conv", "total_variation"),
+        ("contextual-attention", "feature_matching"),
+        ("edgeconnect", "total_variation"),
+    ],
+)
+def test_a_loss_that_would_not_count_is_refused(family: str, loss: str) -> None:
+    with pytest.raises(ValueError, match=f"losses.{loss} is no loss of training_step '{family}'"):
+        make_step(tiny(family, **{f"losses.{loss}": "1"}))
+
+
+@pytest.mark.parametrize("name", sorted(set(list_recipes()) - {"scratches"}))
+def test_the_recipes_ask_for_nothing_that_would_not_count(name: str) -> None:
+    make_step(get_recipe(name))
+
+
+def test_critics_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="losses.gan is 'hinge'; the critics"):
+        make_step(tiny("contextual-attention", **{"losses.gan": "hinge"}))
 
 
 def test_partial_convolution_goes_on_with_frozen_norms(
@@ -211,11 +231,3 @@ def test_an_unknown_training_step_lists_the_known_ones() -> None:
 def test_pictures_too_small_for_six_halvings_are_refused() -> None:
     with pytest.raises(ValueError, match="size is 32; .* needs 33 or more"):
         make_step(tiny("gated-conv", size=32)).discriminators()
-
-
-def test_a_gan_weight_without_a_discriminator_is_refused(
-    photo_folder: Folder, tmp_path: Path
-) -> None:
-    recipe = tiny("partial-conv", **{"losses.adversarial": 0.1})
-    with pytest.raises(ValueError, match=r"no discriminator; set losses\.adversarial to 0"):
-        train(recipe, data=[photo_folder(1)], out=tmp_path)

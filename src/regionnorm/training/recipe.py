@@ -24,7 +24,7 @@ class Losses:
 
     ``on_composite`` judges the composite, whose known pixels are the photo's own, instead of the
     network's whole picture. ``coarse`` is the share that the first of two stages has in ``l1``;
-    ``gradient_penalty`` counts with ``gan="wgan"`` alone.
+    ``gradient_penalty`` is that of contextual attention's critics.
     """
 
     l1: float = Field(default=1.0, ge=0)

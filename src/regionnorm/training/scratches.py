@@ -201,7 +201,7 @@ class _Run:
             use_buffers=True,
         )
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=recipe.lr, betas=recipe.betas
+            self.network.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True
         )
         self.step, self.best, self.threshold = 0, -1.0, 0.5
         self.time: dict[str, float] = {}

@@ -164,13 +164,7 @@ class TrainingState:
             generator.compile()
         networks = Networks(self._set_up(generator, recipe.lr, recipe))
         if recipe.needs_discriminator:
-            discriminators = self.train_step.discriminators()
-            if not discriminators:
-                raise ValueError(
-                    f"training_step {recipe.training_step!r} has no discriminator; "
-                    "set losses.adversarial to 0"
-                )
-            for name, discriminator in discriminators.items():
+            for name, discriminator in self.train_step.discriminators().items():
                 networks.discriminators[name] = self._set_up(
                     discriminator, recipe.lr_discriminator, recipe
                 )

@@ -25,7 +25,7 @@ def make_step(recipe: Recipe) -> TrainingStep:
     """The training step that a recipe names.
 
     Raises:
-        ValueError: There is none by that name.
+        ValueError: There is none by that name, or it cannot do what the recipe asks for.
     """
     if recipe.training_step not in TRAINING_STEPS:
         raise ValueError(

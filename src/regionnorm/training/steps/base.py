@@ -28,6 +28,17 @@ __all__ = ["Networks", "Pictures", "StagedModel", "Trained", "TrainingStep", "up
 
 POOLED = 4  # pixels under one of relu3's
 
+OPTIONAL_LOSSES = (
+    "adversarial",
+    "edge_adversarial",
+    "feature_matching",
+    "perceptual",
+    "style",
+    "feature_distance",
+    "total_variation",
+)
+"""Losses that count only where a recipe gives them weight."""
+
 Pictures: TypeAlias = dict[str, Tensor]
 """What a generator paints in training, by name; ``"output"`` is its final picture."""
 
@@ -73,10 +84,22 @@ class TrainingStep:
 
     Args:
         recipe: All choices of the run.
+
+    Raises:
+        ValueError: The recipe gives weight to a loss that the family does not have.
     """
+
+    weighs: tuple[str, ...] = ("l1", "adversarial", "perceptual", "style", "feature_distance")
+    """The losses that a recipe may give weight to."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.losses = recipe, recipe.losses
+        for loss in OPTIONAL_LOSSES:
+            if getattr(recipe.losses, loss) and loss not in self.weighs:
+                raise ValueError(
+                    f"losses.{loss} is no loss of training_step {recipe.training_step!r}, which "
+                    f"weighs {', '.join(self.weighs)}"
+                )
 
     # --- what a family overrides -----------------------------------------------------------------
 

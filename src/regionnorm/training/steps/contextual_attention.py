@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from regionnorm.losses import discriminator_loss, generator_loss, gradient_penalty
 from regionnorm.models import WassersteinCritic
+from regionnorm.training.recipe import Recipe
 from regionnorm.training.steps.base import Pictures
 from regionnorm.training.steps.coarse_to_fine import CoarseToFineStep
 
@@ -19,7 +20,18 @@ class ContextualAttentionStep(CoarseToFineStep):
 
     The paper's holes are rectangles and its windows their bounding boxes; here a window has half
     the picture's size wherever it holds most of the hole.
+
+    Raises:
+        ValueError: The recipe's adversary is of another kind than critics are.
     """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        if recipe.losses.adversarial and recipe.losses.gan != "wgan":
+            raise ValueError(
+                f"losses.gan is {recipe.losses.gan!r}; the critics of contextual-attention are "
+                "trained by 'wgan' alone"
+            )
 
     def discriminators(self) -> dict[str, nn.Module]:
         """A critic for whole pictures, and one with more channels for windows."""

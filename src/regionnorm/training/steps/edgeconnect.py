@@ -24,6 +24,8 @@ class EdgeConnectStep(TrainingStep):
         ValueError: The recipe's size is no multiple of 4, or its edges no adversary.
     """
 
+    weighs = (*TrainingStep.weighs, "edge_adversarial", "feature_matching")
+
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         if recipe.size % EdgeConnect.stride:

@@ -13,24 +13,13 @@ from regionnorm.training.steps.base import Pictures, TrainingStep, feature_pair
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-    from regionnorm.training.recipe import Recipe
-
 __all__ = ["PartialConvStep"]
 
 
 class PartialConvStep(TrainingStep):
-    """VGG judges the picture and the composite; total variation smooths the seam.
+    """VGG judges the picture and the composite; total variation smooths the seam."""
 
-    Raises:
-        ValueError: The recipe asks for the feature distance, which its paper has not.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        if recipe.losses.feature_distance:
-            raise ValueError(
-                "losses.feature_distance is no loss of partial convolution; use losses.perceptual"
-            )
+    weighs = ("l1", "perceptual", "style", "total_variation")
 
     def reconstruction_losses(
         self, pictures: Pictures, image: Tensor, mask: Tensor
