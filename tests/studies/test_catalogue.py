@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from regionnorm.models import list_models
+from regionnorm.models import create_model, list_models
 from regionnorm.studies import get_study, list_studies, plan_table, with_settings
 from regionnorm.studies.plan import Study, make_run, mini_scale, paper_scale
 from regionnorm.studies.published import ALL, PUBLISHED
@@ -44,6 +44,15 @@ def test_the_mini_scale_has_two_seeds_and_narrow_networks(name: str) -> None:
     if name.startswith("table") or name == "figure6":
         for group in study.groups:
             assert len({run.recipe.seed for run in group.runs}) >= 2
+
+
+@pytest.mark.parametrize("scale", ["mini", "small", "paper"])
+def test_no_network_trains_on_padded_crops(scale: str) -> None:
+    """Statistics of each photo would be those of the padding, which larger pictures have not."""
+    for name in NAMES:
+        for run in get_study(name, scale).runs:
+            network = create_model(run.recipe.model, **{**run.recipe.options, "width": 4})
+            assert run.recipe.size % network.stride == 0, run.name
 
 
 def test_both_scales_train_the_same_networks() -> None:

@@ -178,9 +178,15 @@ def _mini(recipe: Recipe) -> Recipe:
     EdgeConnect keeps its edges' adversary, without which there are no edges.
     """
     losses = replace(recipe.losses, adversarial=0.0, perceptual=0.0, style=0.0)
+    options = {**recipe.options, "width": 16}
+    if recipe.training_step == "partial-conv":
+        # Two pixels are left of a crop at the deepest level, as in its own paper. By the seven
+        # levels of 256 px a crop of 64 would be padded to 128, and statistics of each photo would
+        # be those of the padding, which pictures of 128 px have not.
+        options["levels"] = 5
     return replace(
         recipe,
-        options={**recipe.options, "width": 16},
+        options=options,
         losses=losses,
         size=64,
         batch=4,
