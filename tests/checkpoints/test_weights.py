@@ -164,3 +164,11 @@ def test_weights_come_with_the_package_and_fill_a_hole(name: str, most: float) -
     mask[..., 24:40, 24:40] = 1
     output = model(image, mask)
     assert ((output - image) * mask).abs().mean() / mask.mean() < 0.05
+
+
+def test_a_compiled_network_is_saved_as_the_network(tmp_path: Path) -> None:
+    network = create_model("rn", width=8)
+    save_weights(torch.compile(network, backend="eager"), tmp_path / "compiled.safetensors")
+    save_weights(network, tmp_path / "plain.safetensors")
+    saved = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("compiled", "plain")]
+    assert saved[0] == saved[1]

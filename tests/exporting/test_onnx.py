@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from regionnorm.checkpoints.onnx import load_onnx
 from regionnorm.checkpoints.weights import load_pretrained
@@ -20,6 +21,7 @@ from regionnorm.exporting.onnx import export
 from regionnorm.exporting.tracing import traced
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.models import InpaintingModel, create_model, list_models
+from regionnorm.nn import RegionNorm2d
 from regionnorm.nn.edges import canny_edges
 from regionnorm.nn.noise import AddedNoise
 
@@ -241,3 +243,64 @@ def test_what_needs_the_layers_of_a_network_says_so_in_one_line(
     for command in (["visualize", photos / "photo.png", "--list-layers", "--model", path], train):
         code, _, err = run_cli(*command)
         assert code == 2 and "an exported network" in err.splitlines()[-1]
+
+
+class Custom(InpaintingModel):
+    """A network of somebody's own around one layer."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Conv2d(4, 8, 3, padding="same"), layer
+        self.last = nn.Conv2d(8, 3, 3, padding="same", dilation=3)
+
+    def fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        x = self.first(torch.cat([image, mask], dim=1))
+        masked = isinstance(self.layer, RegionNorm2d)
+        x = self.layer(x, mask) if masked else self.layer(x)
+        return self.last(x).sigmoid()
+
+
+def followed(norm: nn.Module) -> nn.Module:
+    """The norm with running averages that differ from any picture's own."""
+    for _ in range(3):
+        norm(2 + 3 * torch.randn(4, 8, 16, 16))
+    return norm
+
+
+CUSTOM: dict[str, Callable[[], Any]] = {
+    "elu": lambda: nn.ELU(0.5),
+    "pad": lambda: lambda x: F.pad(x, (1, 1, 1, 1), value=1.0)[..., 1:-1, 1:-1] * 2,
+    "instance norm": lambda: followed(nn.InstanceNorm2d(8, track_running_stats=True)),
+    "batch norm": lambda: followed(nn.BatchNorm2d(8, affine=False)),
+    "mean of pools": lambda: nn.AvgPool2d(3, 1, 1),
+    "resize": lambda: lambda x: F.interpolate(x, scale_factor=(2, 2))[..., ::2, ::2],
+}
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_networks_of_ones_own_are_exported_as_they_are(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = export(Custom(CUSTOM[name]()).eval(), tmp_path / "model.onnx", sizes=SIZES)
+    assert found.largest < NEAR
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "mean": (lambda: lambda x: x - x.mean(), "calls mean in a way"),
+    "add": (lambda: lambda x: torch.add(x, x, alpha=2), "calls add in a way"),
+    "pad": (lambda: lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), "calls pad in a way"),
+    "ceil": (lambda: nn.AvgPool2d(3, 1, 1, ceil_mode=True), "ceil_mode"),
+    "regions": (lambda: RegionNorm2d(8, num_regions=3), "only region norms of two regions"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_known_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        export(Custom(make()).eval(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_network_of_this_kind_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Conv2d is no InpaintingModel"):
+        export(nn.Conv2d(3, 3, 1), tmp_path / "model.onnx")  # type: ignore[arg-type]

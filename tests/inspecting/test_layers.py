@@ -323,3 +323,15 @@ def test_masks_are_padded_as_the_network_pads_the_picture() -> None:
     for record in inspect_layers(model, image, mask, ["encoder_norms"]):
         assert torch.equal(record.region, record.mask)
         assert torch.equal(mask_at(model, mask, record.mask.shape[-2:]), record.mask)
+
+
+def test_looking_for_regions_moves_no_running_statistics() -> None:
+    model = create_model("rn", width=8, stats="batch", track_running_stats=True).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    image, mask = inputs()
+    found = learned_regions(model, image, mask)
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name])
+    assert model.training and all(module.training for module in model.modules())
+    again = learned_regions(model, image, mask > 0)
+    assert torch.equal(again[0].region, found[0].region)

@@ -100,3 +100,24 @@ def test_one_picture_does_not_depend_on_its_neighbours(name: str) -> None:
     with torch.no_grad():
         together, alone = model(image, mask)[:1], model(image[:1], mask[:1])
     assert torch.allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_networks_run_in_any_precision(name: str) -> None:
+    image, mask = example(48, 40)
+    for dtype, expected in (
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ):
+        with torch.no_grad():
+            output = small(name).to(dtype)(image.to(dtype), mask.to(dtype))
+        assert output.dtype == expected, dtype
+        assert torch.isfinite(output).all(), dtype
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_an_empty_batch_is_an_empty_batch(name: str) -> None:
+    image, mask = (part[:0] for part in example(48, 40))
+    with torch.no_grad():
+        assert small(name).eval()(image, mask).shape == image.shape

@@ -188,3 +188,26 @@ def test_a_picture_of_512_pixels_takes_little_memory() -> None:
     # All scores of 4,096 times 4,096 samples alone would take 64 MiB, several times over.
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(run.stdout) * unit < 200e6
+
+
+@pytest.mark.parametrize("at", [(4, 4), (5, 5), (5, 8)])
+def test_not_a_single_pixel_of_a_hole_is_pasted(at: tuple[int, int]) -> None:
+    foreground, background, _ = example(16, 16)
+    mask = torch.zeros(len(foreground), 1, 16, 16)
+    mask[..., at[0], at[1]] = 1
+    found = []
+    for value in (0.0, 1e6, torch.nan):
+        poisoned = torch.where(mask > 0, value, background)
+        found.append(contextual_attention(foreground, poisoned, mask, fuse=False))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+    poisoned = torch.where(mask > 0, torch.nan, background)
+    assert torch.isfinite(contextual_attention(foreground, poisoned, mask)).all()
+
+
+def test_masks_of_any_dtype_and_empty_batches_work() -> None:
+    foreground, background, mask = example(9, 11)
+    expected = contextual_attention(foreground, background, mask)
+    assert torch.equal(contextual_attention(foreground, background, mask > 0), expected)
+    empty = (part[:0] for part in (foreground, background, mask))
+    assert contextual_attention(*empty).shape == (0, *foreground.shape[1:])

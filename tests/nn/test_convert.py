@@ -473,3 +473,17 @@ def test_batch_norms_with_an_activation_keep_it(encoder: int) -> None:
     torch.testing.assert_close(net(x, mask), original(x), rtol=1e-4, atol=1e-4)
     assert (net(x, mask) < 0).any()
     assert "net.0.act.weight" in net.state_dict()
+
+
+def test_outputs_can_be_changed_in_place() -> None:
+    net = convert_region_norm(Network(), encoder=1)
+    x, mask = batch()
+    expected = torch.autograd.grad(net(x, mask).clamp(-0.5, 0.5).sum(), net.parameters())
+    found = torch.autograd.grad(net(x, mask).clamp_(-0.5, 0.5).sum(), net.parameters())
+    torch.testing.assert_close(found, expected)
+
+
+def test_layers_without_parameters_get_the_networks_device_and_dtype() -> None:
+    layers = [nn.InstanceNorm2d(3), nn.Conv2d(3, 8, 3), nn.ReLU(), nn.InstanceNorm2d(8)]
+    net = convert_region_norm(nn.Sequential(*layers).to("meta", torch.float64), encoder=0)
+    assert {(p.device.type, p.dtype) for p in net.parameters()} == {("meta", torch.float64)}

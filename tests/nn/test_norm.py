@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -48,3 +50,12 @@ def test_settings_reach_the_layers() -> None:
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match="rn-b, rn-l, in, bn, none"):
         make_norm("layer", 4)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("wrong", [{"stats": "nonsense"}, {"threshold": 7}, {"activation": "gelu"}])
+def test_settings_that_are_not_known_are_refused_whatever_the_kind(
+    kind: str, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+        make_norm(kind, 4, **wrong)

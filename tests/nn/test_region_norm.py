@@ -252,3 +252,19 @@ def test_autocast_gives_back_the_dtype_of_the_features() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert RegionNorm2d(4)(x, mask).dtype == torch.bfloat16
         assert LearnableRegionNorm2d(4)(x).dtype == torch.bfloat16
+
+
+def test_without_affine_the_layer_still_has_its_regions() -> None:
+    layer = RegionNorm2d(4, 3, stats="batch", affine=False, track_running_stats=True)
+    x = torch.randn(2, 4, 8, 8) * 2 + 5
+    layer(x, torch.zeros(2, 1, 8, 8))
+    assert layer.num_batches_tracked is not None
+    assert layer.num_batches_tracked.tolist() == [1, 0, 0]
+    with pytest.raises(ValueError, match="labels range from 0 to 4; expected 0 to 2"):
+        layer(x, torch.arange(5).repeat(26)[:128].view(2, 1, 8, 8))
+
+
+def test_an_activation_that_is_not_known_is_refused() -> None:
+    for layer in (RegionNorm2d, LearnableRegionNorm2d):
+        with pytest.raises(ValueError, match="activation is 'gelu'; expected None or 'relu'"):
+            layer(4, activation="gelu")

@@ -468,3 +468,44 @@ def test_compiled_code_refuses_labels_out_of_range(label: int, dtype: torch.dtyp
     labels[..., 1, 1] = label
     with pytest.raises(RuntimeError, match="a label is out of range; expected 0 to 2"):
         layer(x, labels)
+
+
+@pytest.mark.parametrize("operation", ["affine", "pixel", "learned"])
+def test_gradients_that_can_be_differentiated_again_count_every_way_once(
+    implementation: str, operation: str
+) -> None:
+    x = torch.randn(2, 4, 9, 7, requires_grad=True)
+    mask = half_mask(2, 9, 7)
+    weights = torch.randn(1, 2, 3, 3), torch.randn(2, 1, 3, 3), torch.randn(2)
+    mean = x.mean((0, 2, 3)).expand(2, -1)
+    result = {
+        "affine": lambda: ops.region_norm(x, mask, mean, mean.sin()),
+        "pixel": lambda: ops.region_norm_per_pixel(
+            x, mask, x.mean(1, keepdim=True).sigmoid(), x.amax(1, keepdim=True)
+        ),
+        "learned": lambda: ops.learnable_region_norm(x, x.mean() * weights[0], *weights[1:]),
+    }[operation]()
+    loss = result.pow(3).sum()
+    (once,) = torch.autograd.grad(loss, x, retain_graph=True)
+    (again,) = torch.autograd.grad(loss, x, create_graph=True)
+    torch.testing.assert_close(again, once, rtol=1e-3, atol=1e-3)
+
+
+def test_the_number_of_regions_can_be_given() -> None:
+    x, labels = torch.randn(2, 4, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.long)
+    expected = ops.region_norm(x, None)
+    torch.testing.assert_close(ops.region_norm(x, labels, num_regions=3), expected)
+    with pytest.raises(ValueError, match="labels range from 3 to 3; expected 0 to 2"):
+        ops.region_norm(x, labels + 3, num_regions=3)
+    with pytest.raises(ValueError, match="a two-region mask, but 3 regions"):
+        ops.region_norm(x, labels > 0, num_regions=3)
+    with pytest.raises(ValueError, match="num_regions is 3, but affine parameters of 2 regions"):
+        ops.region_norm(x, labels, torch.ones(2, 4), num_regions=3)
+
+
+@pytest.mark.parametrize("regions", [2, 3])
+@pytest.mark.parametrize("stats", ["instance", "batch", "layer", "group:2"])
+def test_an_empty_batch_gives_an_empty_batch(implementation: str, stats: str, regions: int) -> None:
+    x, labels = torch.zeros(0, 4, 8, 8), torch.zeros(0, 1, 8, 8, dtype=torch.long)
+    affine = torch.ones(regions, 4)
+    assert ops.region_norm(x, labels, affine, affine, stats=stats).shape == x.shape

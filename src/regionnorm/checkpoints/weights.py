@@ -57,6 +57,7 @@ def save_weights(
     Raises:
         ValueError: The network was not made by ``create_model``, or holds NaN or infinity.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has compiled
     if not model.name:
         raise ValueError("only networks made by create_model can be saved: this one has no name")
     tensors = {}

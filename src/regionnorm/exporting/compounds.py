@@ -35,10 +35,13 @@ def _region_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     *,
+    num_regions: int | None = None,
     stats: str = "instance",
     eps: float = 1e-5,
     activation: str | None = None,
 ) -> str:
+    if mask is None or not (mask.dtype == torch.bool or mask.is_floating_point()):
+        raise ValueError("only region norms of two regions, known and hole, are exported")
     regions = _indicators(graph, mask)
     centred, scale = _normalised(graph, x, regions, stats, eps)
     if weight is not None:
@@ -233,6 +236,9 @@ def _contextual_attention(
         scores = _fused(graph, scores, size)
     near = graph.node("MaxPool", sampled[2], kernel_shape=[kernel_size] * 2, pads=[half] * 4)
     near = graph.node("Reshape", near, graph.ints(1, -1))
+    wide = {"kernel_shape": [2 * rate] * 2, "strides": [rate] * 2, "pads": [rate // 2] * 4}
+    pasted = graph.node("Reshape", graph.node("MaxPool", mask.symbol, **wide), graph.ints(1, -1))
+    near = graph.node("Max", near, pasted)
     usable = graph.cast(graph.node("Equal", near, graph.number(0)), np.float32)
     lowest = graph.number(float(np.finfo(np.float32).min))
     scores = graph.node("Mul", scores, graph.number(scale))

@@ -81,10 +81,11 @@ def export(
             or ``path`` has another suffix.
         OSError: The place cannot be written to.
         ImportError: onnx or onnxruntime is missing.
+        TypeError: ``model`` is a network of another kind.
     """
     target = Path(path)
     check_suffix(target)
-    network = model if isinstance(model, InpaintingModel) else find_network(model)
+    network = _network_of(model)
     for module in ("onnx", "onnxruntime"):
         require(module, extra="export")
     # A copy: the network stays where it is, in its own precision, in training or not.
@@ -94,6 +95,18 @@ def export(
         temporary.write_bytes(proto.SerializeToString())
         differences = _differences(twin, temporary, sizes, _MOST_HALF if half else _MOST)
     return Exported(target, differences)
+
+
+def _network_of(model: InpaintingModel | str | os.PathLike[str]) -> InpaintingModel:
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has compiled
+    if isinstance(model, InpaintingModel):
+        return model
+    if isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"{type(model).__name__} is no InpaintingModel, called as model(image, mask); derive "
+            "it from regionnorm.models.InpaintingModel"
+        )
+    return find_network(model)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:

@@ -21,7 +21,7 @@ _BINARY = {
 }  # fmt: skip
 _UNARY = {
     "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "neg": "Neg", "sqrt": "Sqrt",
-    "invert": "Not", "elu": "Elu", "exp": "Exp",
+    "invert": "Not", "exp": "Exp",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def _binary(kind: str, turned: bool = False) -> Any:
 
 
 def _unary(kind: str) -> Any:
-    def emit(graph: Graph, result: Tensor, x: Traced, *_: Any, **__: Any) -> str:
+    def emit(graph: Graph, result: Tensor, x: Traced, *, inplace: bool = False) -> str:
         return graph.node(kind, x.symbol)
 
     return emit
@@ -64,6 +64,11 @@ def _square(graph: Graph, result: Tensor, x: Traced) -> str:
 @operators("rsqrt")
 def _rsqrt(graph: Graph, result: Tensor, x: Traced) -> str:
     return graph.node("Reciprocal", graph.node("Sqrt", x.symbol))
+
+
+@operators("elu")
+def _elu(graph: Graph, result: Tensor, x: Traced, alpha: float = 1.0, inplace: bool = False) -> str:
+    return graph.node("Elu", x.symbol, alpha=alpha)
 
 
 @operators("leaky_relu")
@@ -128,8 +133,10 @@ def _chunk(graph: Graph, result: Any, x: Traced, chunks: int, dim: int = 0) -> l
 
 
 @operators("flatten")
-def _flatten(graph: Graph, result: Tensor, x: Traced, start: int = 0) -> str:
-    return graph.node("Reshape", x.symbol, graph.ints(*[0] * start, -1))
+def _flatten(graph: Graph, result: Tensor, x: Traced, start_dim: int = 0, end_dim: int = -1) -> str:
+    if end_dim % x.ndim != x.ndim - 1:
+        raise TypeError("only the last axes are flattened")
+    return graph.node("Reshape", x.symbol, graph.ints(*[0] * (start_dim % x.ndim), -1))
 
 
 @operators("view", "reshape")
@@ -194,7 +201,8 @@ def _pad(
     pairs = [(0, 0)] * (x.ndim - len(pairs)) + pairs
     amounts = _ints(graph, [pair[side] for side in (0, 1) for pair in pairs])
     kind = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}[mode]
-    return graph.node("Pad", x.symbol, amounts, mode=kind)
+    filling = [graph.number(value)] if value else []
+    return graph.node("Pad", x.symbol, amounts, *filling, mode=kind)
 
 
 # --- sums ----------------------------------------------------------------------------------------
@@ -267,20 +275,46 @@ def _convolution(
         *(x.symbol, name_of(graph, weight), *([] if bias is None else [name_of(graph, bias)])),
         kernel_shape=list(weight.shape[2:]),
         strides=_pair(stride),
-        pads=_pair(padding) * 2,
+        pads=_pads(padding, weight, dilation),
         dilations=_pair(dilation),
         group=groups,
         **more,
     )
 
 
+def _pads(padding: Any, weight: Tensor, dilation: Any) -> list[int]:
+    """Pixels above, left, below and right."""
+    if padding == "valid":
+        return [0] * 4
+    if padding != "same":
+        return _pair(padding) * 2
+    spans = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
+    return [span // 2 for span in spans] + [span - span // 2 for span in spans]
+
+
 @operators("avg_pool2d")
 def _avg_pool2d(
-    graph: Graph, result: Tensor, x: Traced, kernel_size: Any, stride: Any = None
+    graph: Graph,
+    result: Tensor,
+    x: Traced,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> str:
+    if ceil_mode or divisor_override is not None:
+        raise TypeError("neither ceil_mode nor divisor_override is exported")
     size = _pair(kernel_size)
-    steps = size if stride is None else _pair(stride)
-    return graph.node("AveragePool", x.symbol, kernel_shape=size, strides=steps)
+    return graph.node(
+        "AveragePool",
+        x.symbol,
+        kernel_shape=size,
+        strides=size if stride is None else _pair(stride),
+        pads=_pair(padding) * 2,
+        count_include_pad=int(count_include_pad),
+    )
 
 
 @operators("pixel_shuffle")
@@ -303,9 +337,11 @@ def _interpolate(
     how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
     how["nearest_mode"] = "floor"
     if size is None:
-        scales = graph.floats(1, 1, *[scale_factor] * 2)
+        factors = [scale_factor] * 2 if isinstance(scale_factor, (int, float)) else scale_factor
+        scales = graph.floats(1, 1, *factors)
         return graph.node("Resize", x.symbol, "", scales, **how)
-    whole = _ints(graph, [*x.shape[:2], *size])
+    sides = [size] * 2 if isinstance(size, int) else size
+    whole = _ints(graph, [*x.shape[:2], *sides])
     return graph.node("Resize", x.symbol, "", "", whole, **how)
 
 
@@ -314,16 +350,19 @@ def _batch_norm(
     graph: Graph,
     result: Tensor,
     x: Traced,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> str:
-    parts = (name_of(graph, part) for part in (weight, bias, running_mean, running_var))
-    return graph.node("BatchNormalization", x.symbol, *parts, epsilon=eps)
+    affine = _scale_and_shift(graph, x, weight, bias)
+    if training or running_mean is None:  # of the batch, which is one picture
+        return graph.node("InstanceNormalization", x.symbol, *affine, epsilon=eps)
+    averages = (name_of(graph, part) for part in (running_mean, running_var))
+    return graph.node("BatchNormalization", x.symbol, *affine, *averages, epsilon=eps)
 
 
 @operators("instance_norm")
@@ -339,11 +378,18 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> str:
+    statistics = (running_mean, running_var, weight, bias)
+    name: str = _batch_norm(graph, result, x, *statistics, use_input_stats, momentum, eps)
+    return name
+
+
+def _scale_and_shift(
+    graph: Graph, x: Traced, weight: Tensor | None, bias: Tensor | None
+) -> tuple[str, str]:
     channels = x.shape[1]
     scale = np.ones(channels, np.float32) if weight is None else weight.detach().numpy()
     shift = np.zeros(channels, np.float32) if bias is None else bias.detach().numpy()
-    parts = graph.constant(scale), graph.constant(shift)
-    return graph.node("InstanceNormalization", x.symbol, *parts, epsilon=eps)
+    return graph.constant(scale), graph.constant(shift)
 
 
 def _ints(graph: Graph, values: Sequence[Any]) -> str:

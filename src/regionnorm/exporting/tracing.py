@@ -102,7 +102,12 @@ class Traced(Tensor):
                 f"the network calls {name}, for which this exporter knows no ONNX operator"
             )
         with torch._C.DisableTorchFunctionSubclass():
-            names = _table[name](graph, result, *args, **kwargs)
+            try:
+                names = _table[name](graph, result, *args, **kwargs)
+            except (AttributeError, IndexError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"the network calls {name} in a way that this exporter does not know: {error}"
+                ) from error
         if isinstance(result, Tensor):
             return traced(result, names, graph)
         return type(result)(traced(part, n, graph) for part, n in zip(result, names, strict=True))

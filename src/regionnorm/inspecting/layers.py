@@ -332,9 +332,10 @@ def learned_regions(model: nn.Module, image: Tensor, mask: Tensor) -> list[Learn
 
     Args:
         model: A network called as ``model(image, mask)``; without RN-L layers the list is empty.
-            Nothing else may run it at the same time.
+            It runs in evaluation mode, whatever its mode, and is left as it was. Nothing else may
+            run it at the same time.
         image: ``[B, 3, H, W]`` in [0, 1], on the model's device; the hole's pixels are not read.
-        mask: ``[B, 1, H, W]``, 1 = hole.
+        mask: ``[B, 1, H, W]``, above 0.5 = hole.
 
     Returns:
         One entry for each RN-L layer, in the order in which they ran.
@@ -344,13 +345,14 @@ def learned_regions(model: nn.Module, image: Tensor, mask: Tensor) -> list[Learn
         ...     print(found.layer, f"{found.share:.0%}")
     """
     found: list[LearnedRegion] = []
-    with ExitStack() as stack:
+    mask = (mask > 0.5).to(image.dtype)
+    with evaluating(model), ExitStack() as stack:
         stack.enter_context(_as_stored(model, image.device))
         for name, layer in model.named_modules():
             if isinstance(layer, LearnableRegionNorm2d):
                 hook = layer.register_forward_pre_hook(_recorder(name, found))
                 stack.callback(hook.remove)
-        model(image * (1 - mask), mask)
+        model(image.masked_fill(mask > 0, 0), mask)
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["InpaintingModel"]
+__all__ = ["InpaintingModel", "at_least_float32"]
 
 MIN_SIZE = 16
 
@@ -43,6 +43,9 @@ class InpaintingModel(nn.Module):
         Raises:
             ValueError: The shapes do not fit.
         """
+        check_inputs(image, mask)
+        if not image.shape[0]:  # PyTorch's norms and convolutions do not all take an empty batch
+            return image
         return self.forward_stages(image, mask)["output"].clamp(0, 1)
 
     def forward_stages(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -78,6 +81,11 @@ class InpaintingModel(nn.Module):
     def fill_stages(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Predict the whole picture as ``"output"``, and what else a family has to tell."""
         return {"output": self.fill(image, mask)}
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, in which a picture is limited to its range; others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_inputs(image: Tensor, mask: Tensor) -> None:

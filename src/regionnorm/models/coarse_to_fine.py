@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.models.base import InpaintingModel
+from regionnorm.models.base import InpaintingModel, at_least_float32
 from regionnorm.nn.contextual_attention import contextual_attention
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.region_norm import resize_mask
@@ -136,8 +136,9 @@ class CoarseToFine(InpaintingModel):
         hints = torch.cat([torch.ones_like(mask), mask], dim=1)
         x = self.coarse_encoder(torch.cat([known, hints], dim=1), masks)
         x = self.coarse_decoder(self.coarse_middle(x, masks), masks)
-        coarse = self.limit(x.float())
-        fine = self.limit(self._refine(known + coarse * mask, hints, masks).float())
+        coarse = self.limit(at_least_float32(x))
+        pasted = known + coarse.to(known.dtype) * mask
+        fine = self.limit(at_least_float32(self._refine(pasted, hints, masks)))
         return {"coarse": (coarse + 1) / 2, "output": (fine + 1) / 2}
 
     def _refine(self, pasted: Tensor, hints: Tensor, masks: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
-from regionnorm.models.base import InpaintingModel
+from regionnorm.models.base import InpaintingModel, at_least_float32
 from regionnorm.models.discriminator import PatchDiscriminator
 from regionnorm.nn.convolution import NarrowConv2d, PaddedConv2d
 from regionnorm.nn.edges import canny_edges, luminance
@@ -60,10 +60,10 @@ class EdgeConnect(InpaintingModel):
         if known_edges is None:
             known_edges = canny_edges(gray, mask, sigma=self.sigma)
         given = torch.cat([gray + mask, known_edges, mask], dim=1)
-        edges = torch.sigmoid(self.edge_generator(given).float())
-        completed = torch.where(mask > 0, edges.detach(), known_edges)
+        edges = torch.sigmoid(at_least_float32(self.edge_generator(given)))
+        completed = torch.where(mask > 0, edges.detach().to(known_edges.dtype), known_edges)
         given = torch.cat([image + mask, completed], dim=1)
-        output = (torch.tanh(self.image_generator(given).float()) + 1) / 2
+        output = (torch.tanh(at_least_float32(self.image_generator(given))) + 1) / 2
         return {"output": output, "edges": edges}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.models.base import InpaintingModel
+from regionnorm.models.base import InpaintingModel, at_least_float32
 from regionnorm.nn.norm import MaskedNorm, make_norm
 from regionnorm.nn.partial_conv import PartialConv2d
 from regionnorm.nn.region_norm import resize_mask
@@ -100,7 +100,7 @@ class PartialConvNet(InpaintingModel):
             x = self.decoder_norms[level](x, regions[level])
             if level:
                 x = F.leaky_relu(x, 0.2)
-        return x.float()
+        return at_least_float32(x)
 
     def train(self, mode: bool = True) -> PartialConvNet:
         """As usual, but frozen norms stay in evaluation."""

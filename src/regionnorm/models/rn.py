@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionnorm.models.base import InpaintingModel
+from regionnorm.models.base import InpaintingModel, at_least_float32
 from regionnorm.nn.convolution import NarrowConv2d, PaddedConv2d
 from regionnorm.nn.noise import AddedNoise
 from regionnorm.nn.norm import MaskedNorm, make_norm
@@ -148,7 +148,7 @@ class RNGenerator(InpaintingModel):
         if self.skip is not None and self.skip_norm is not None and first is not None:
             beside = self.skip_norm(self.skip(torch.cat([x, first], dim=1)), mask)
             x = torch.cat([x, beside], dim=1)
-        x = torch.tanh(self.output(x).float() * self.output_scale)
+        x = torch.tanh(at_least_float32(self.output(x)) * self.output_scale)
         return start + x if self.prefill == "diffusion" else (x + 1) / 2
 
     def _initialise(self, residual_norm: str) -> None:

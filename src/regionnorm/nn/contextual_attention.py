@@ -72,7 +72,8 @@ def contextual_attention(
     padding = (0, -width % rate, 0, -height % rate)
     if any(padding):
         foreground, background, mask = (
-            F.pad(x, padding, mode="replicate") for x in (foreground, background, mask)
+            F.pad(x, padding, mode="replicate")
+            for x in (foreground, background, mask.to(background.dtype))
         )
     # Half precision would overflow in the products and blur the softmax.
     with torch.autocast(foreground.device.type, enabled=False):
@@ -83,7 +84,8 @@ def contextual_attention(
                 foreground.to(dtype), background.to(dtype), mask.to(dtype), strict=True
             )
         ]
-    return torch.cat(filled)[..., :height, :width].to(foreground.dtype)
+    result = torch.cat(filled) if filled else foreground  # of an empty batch nothing
+    return result[..., :height, :width].to(foreground.dtype)
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,14 @@ def _attend(
     queries = foreground[..., ::rate, ::rate]
     height, width = queries.shape[-2:]
     keys = F.unfold(background[..., ::rate, ::rate], kernel_size, padding=half)[0]
-    hole = F.max_pool2d(mask[..., ::rate, ::rate], kernel_size, stride=1, padding=half)
+    compared = F.max_pool2d(mask[..., ::rate, ::rate], kernel_size, stride=1, padding=half)
+    pasted = F.max_pool2d(mask, 2 * rate, stride=rate, padding=rate // 2)
+    usable = torch.maximum(compared, pasted).flatten() == 0
     patches = F.unfold(background, 2 * rate, stride=rate, padding=rate // 2)[0]
-    keys, usable = F.normalize(keys, dim=0, eps=1e-4), hole.flatten() == 0
+    # Of patches in the hole only scores are of use, to fuse those beside it; NaN is of none.
+    patches = patches.masked_fill(~usable, 0)
+    keys = torch.where(usable, keys, keys.nan_to_num(0, 0, 0))
+    keys = F.normalize(keys, dim=0, eps=1e-4)
     search = _Search(keys, usable, patches, height, width, kernel_size, scale, fuse)
 
     padded = F.pad(queries, (half, half, search.margin, search.margin))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from regionnorm.nn.region_norm import (
     LearnableRegionNorm2d,
@@ -84,7 +85,7 @@ def convert_region_norm(
         net = _copied(net)
     modules = dict(net.named_modules())
     new = {
-        id(modules[name]): _converted(modules[name], kind, stats, threshold)
+        id(modules[name]): _converted(modules[name], kind, stats, threshold, _near(net, name))
         for name, kind in chosen.items()
     }
     report = {
@@ -137,9 +138,9 @@ class ConvertedNetwork(nn.Module):
             output = self.net(x, *args, **kwargs)
         finally:
             _current.masks = before
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return output
-        return _remind(output, masks)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            _remind(output, masks)
+        return output
 
     def summary(self) -> str:
         """The converted layers, one line each."""
@@ -182,45 +183,28 @@ def _masks_at_hand() -> _Masks:
     )
 
 
-class _Remind(torch.autograd.Function):
-    """Identity that brings the mask back to mind when the backward pass enters the network.
-
-    It is the network's last node and so the first of its backward pass; nodes of later forward
-    passes, which have reminders of their own, run earlier.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, masks: _Masks, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Hand the tensors on."""
-        ctx.masks = masks
-        ctx.set_materialize_grads(False)
-        return tuple(tensor.view_as(tensor) for tensor in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Hand the gradients on; the mask is kept until the backward pass ends."""
-        if not hasattr(_current, "backward"):
-            _current.backward = []
-        stack, masks = _current.backward, ctx.masks
-        stack.append(masks)
-        torch.autograd.Variable._execution_engine.queue_callback(lambda: _forget(stack, masks))
-        return None, *grads
-
-
 def _forget(stack: list[_Masks], masks: _Masks) -> None:
     stack[:] = [other for other in stack if other is not masks]
 
 
-def _remind(output: Any, masks: _Masks) -> Any:
-    """Let the tensors of any structure that have a gradient pass through :class:`_Remind`."""
-    leaves, structure = tree_flatten(output)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    if not places:
-        return output
-    reminded = _Remind.apply(masks, *(leaves[i] for i in places))  # type: ignore[no-untyped-call]
-    for place, tensor in zip(places, reminded, strict=True):
-        leaves[place] = tensor
-    return tree_unflatten(leaves, structure)
+def _remind(output: Any, masks: _Masks) -> None:
+    """Bring the mask back to mind when a backward pass enters the network.
+
+    A tensor's hook runs just before the node that made the tensor: before any other of this
+    forward pass, and after those of later ones, which have reminders of their own.
+    """
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor) and leaf.requires_grad:
+            leaf.register_hook(functools.partial(_recall, masks))  # type: ignore[no-untyped-call]
+
+
+def _recall(masks: _Masks, grad: Tensor) -> None:
+    """Keep a mask in mind until the backward pass ends."""
+    if not hasattr(_current, "backward"):
+        _current.backward = []
+    stack = _current.backward
+    stack.append(masks)
+    torch.autograd.Variable._execution_engine.queue_callback(lambda: _forget(stack, masks))
 
 
 # --- The layers -----------------------------------------------------------------------------------
@@ -269,8 +253,23 @@ def _followed(layer: nn.Module, result: Tensor) -> Tensor:
     return result
 
 
-def _converted(old: Any, kind: str, stats: str | None, threshold: float) -> nn.Module:
-    """The layer that replaces ``old``, of its device, dtype and mode."""
+def _near(net: nn.Module, name: str) -> Tensor | None:
+    """A tensor of the layer ``name``, or else of the last one before it, or the first behind."""
+    nearest: Tensor | None = None
+    for other, module in net.named_modules():
+        tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        nearest = next((t for t in tensors if t.is_floating_point()), nearest)
+        if other == name:
+            name = ""  # the next tensor will do
+        if not name and nearest is not None:
+            break
+    return nearest
+
+
+def _converted(
+    old: Any, kind: str, stats: str | None, threshold: float, like: Tensor | None
+) -> nn.Module:
+    """The layer that replaces ``old``, of its mode, and of the device and dtype of ``like``."""
     batch = not isinstance(old, nn.InstanceNorm2d)
     tracked = batch and stats is None and old.running_mean is not None
     options: dict[str, Any] = {
@@ -287,7 +286,6 @@ def _converted(old: Any, kind: str, stats: str | None, threshold: float) -> nn.M
         nn.init.zeros_(new.affine.weight)
         new.weight = nn.Parameter(torch.ones(old.num_features)) if old.affine else None
         new.bias = nn.Parameter(torch.zeros(old.num_features)) if old.affine else None
-    like = next((t for t in (old.weight, old.running_mean) if t is not None), None)
     if like is not None:
         new = new.to(like.device, like.dtype)
     with torch.no_grad():

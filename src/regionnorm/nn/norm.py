@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regionnorm.nn.region_norm import LearnableRegionNorm2d, RegionNorm2d
+from regionnorm.ops.region_norm import check_activation, parse_stats
 
 __all__ = ["NORMS", "MaskedNorm", "make_norm"]
 
@@ -19,6 +20,7 @@ class MaskedNorm(nn.Module):
 
     def __init__(self, layer: nn.Module, activation: str | None = None) -> None:
         super().__init__()
+        check_activation(activation)
         self.layer = layer
         self.activation = activation
 
@@ -50,8 +52,13 @@ def make_norm(
         **statistics: More options of RN-B and RN-L: ``eps_on``, ``track_running_stats``.
 
     Raises:
-        ValueError: ``kind`` is not known.
+        ValueError: ``kind``, ``stats``, ``threshold`` or ``activation`` is not known.
     """
+    # Also where they are of no consequence, so that no typing error goes unnoticed; whether groups
+    # divide the channels matters only to the layers that have some.
+    parse_stats(stats, 0)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
     regional: dict[str, Any] = {"stats": stats, "activation": activation, **statistics}
     # The region layers apply the activation themselves, in the same pass over the features.
     if kind == "rn-b":

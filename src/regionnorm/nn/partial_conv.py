@@ -47,7 +47,7 @@ def partial_conv2d(
     # Counts of up to thousands: exact in float32, not in half precision.
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         count = known.float().sum(dim=1, keepdim=True) * (x.shape[1] // known.shape[1])
-        ones = torch.ones(1, 1, *weight.shape[2:], device=x.device)
+        ones = torch.ones(1, 1, *weight.shape[2:], dtype=count.dtype, device=x.device)
         count = F.conv2d(count, ones, None, stride, padding, dilation)
         reached = count > 0
         ratio = torch.where(reached, weight[0].numel() / count.clamp(min=1), 0.0)

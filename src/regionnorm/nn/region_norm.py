@@ -20,7 +20,7 @@ from regionnorm.ops.moments import (
     several_processes,
 )
 from regionnorm.ops.plain import Regions, pixel_maps, spatial_response, spread
-from regionnorm.ops.region_norm import parse_stats
+from regionnorm.ops.region_norm import check_activation, parse_stats
 from regionnorm.ops.statistics import statistics_wanted
 
 __all__ = ["LearnableRegionNorm2d", "RegionLayer", "RegionNorm2d", "resize_mask"]
@@ -65,6 +65,7 @@ class RegionLayer(nn.Module):
                 f"track_running_stats goes with stats='batch', not {stats!r}, "
                 "which never depends on other pictures"
             )
+        check_activation(activation)
         if eps_on not in ("region", "map"):
             raise ValueError(f"eps_on is {eps_on!r}; expected 'region' or 'map'")
         if eps_on == "map" and (track_running_stats or stats not in ("instance", "batch")):
@@ -263,6 +264,7 @@ class RegionNorm2d(RegionLayer):
                 mask,
                 self.weight,
                 self.bias,
+                num_regions=self.num_regions,
                 stats=self.stats,
                 eps=self.eps,
                 activation=self.activation,

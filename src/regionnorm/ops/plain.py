@@ -170,11 +170,10 @@ def _region_mean(values: Tensor, regions: Regions, groups: tuple[str, int]) -> T
     if kind == "batch":
         total, count = total.sum(0, keepdim=True), count.sum(0, keepdim=True)
     elif kind in ("layer", "group"):
-        split = (total.shape[0], num_groups, -1, total.shape[2])
         shape = total.shape
+        split = (shape[0], num_groups, shape[1] // num_groups, shape[2])
         total, count = (
-            t.reshape(split).sum(2, keepdim=True).expand(t.reshape(split).shape).reshape(shape)
-            for t in (total, count)
+            t.view(split).sum(2, keepdim=True).expand(split).reshape(shape) for t in (total, count)
         )
     return total / count.clamp(min=1)
 
@@ -197,7 +196,7 @@ def spread(per_region: Tensor, regions: Regions) -> Tensor:
     """
     if regions.entries is not None:
         table = per_region[:, :, None].expand(-1, -1, regions.table[0], -1).flatten(2)
-        samples = max(len(per_region), len(regions.entries))
+        samples = len(per_region) if len(regions.entries) == 1 else len(regions.entries)
         entries = regions.entries.expand(samples, per_region.shape[1], -1)
         return table.expand(samples, -1, -1).gather(2, entries)
     spread = per_region[..., :1]

@@ -20,6 +20,7 @@ from regionnorm.ops.gpu import launch as gpu_launch
 
 __all__ = [
     "channel_mean_max",
+    "check_activation",
     "learnable_region_norm",
     "parse_stats",
     "region_labels",
@@ -40,6 +41,7 @@ def region_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     *,
+    num_regions: int | None = None,
     stats: str = "instance",
     eps: float = 1e-5,
     activation: str | None = None,
@@ -53,6 +55,8 @@ def region_norm(
             label map with values ``0..K-1``. None means one region.
         weight: Scale of each region and channel ``[K, C]``, or None.
         bias: Shift of each region and channel ``[K, C]``, or None.
+        num_regions: K; None takes that of ``weight`` or ``bias``, or else the mask's: 1 without
+            one, 2 for a bool or floating mask, one more than the largest label.
         stats: What shares a mean and a variance, within a region: ``"instance"`` (one sample's
             channel, eq. 9-10), ``"batch"`` (a channel over the batch), ``"layer"`` (a sample's
             channels together) or ``"group:G"`` (G groups of a sample's channels).
@@ -67,10 +71,15 @@ def region_norm(
         ValueError: Shapes, labels, ``stats`` or ``activation`` do not fit.
     """
     if has_torch_function_unary(x):
-        options: dict[str, Any] = {"stats": stats, "eps": eps, "activation": activation}
+        options: dict[str, Any] = {
+            "num_regions": num_regions,
+            "stats": stats,
+            "eps": eps,
+            "activation": activation,
+        }
         return handle_torch_function(region_norm, (x,), x, mask, weight, bias, **options)
     groups = _check(x, stats, activation)
-    num_regions = _num_regions(mask, weight, bias, x.shape[1])
+    num_regions = _num_regions(mask, weight, bias, x.shape[1], num_regions)
     labels = region_labels(x, mask, num_regions)
     kernels = _kernels(num_regions, groups[0], x, labels, weight, bias)
     result: Tensor = kernels.region_norm(
@@ -255,9 +264,14 @@ def _check(x: Tensor, stats: str, activation: str | None) -> tuple[str, int]:
         raise ValueError(
             f"x has shape {list(x.shape)} and dtype {x.dtype}; expected floating [N, C, H, W]"
         )
+    check_activation(activation)
+    return parse_stats(stats, x.shape[1])
+
+
+def check_activation(activation: str | None) -> None:
+    """Raise ValueError for what cannot follow in the same pass."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; expected None or 'relu'")
-    return parse_stats(stats, x.shape[1])
 
 
 def parse_stats(stats: str, channels: int) -> tuple[str, int]:
@@ -277,9 +291,13 @@ def parse_stats(stats: str, channels: int) -> tuple[str, int]:
 
 
 def _num_regions(
-    mask: Tensor | None, weight: Tensor | None, bias: Tensor | None, channels: int
+    mask: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    channels: int,
+    given: int | None,
 ) -> int:
-    """Number of regions K: that of the affine parameters, else what the mask tells."""
+    """Number of regions K: the given one, or that of the affine parameters, or the mask's."""
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and (value.dim() != 2 or value.shape[1] != channels):
             raise ValueError(f"{name} has shape {list(value.shape)}; expected [K, {channels}]")
@@ -289,11 +307,16 @@ def _num_regions(
         )
     affine = weight if weight is not None else bias
     if affine is not None:
-        num_regions = affine.shape[0]
-        if (mask is None and num_regions != 1) or (_is_binary(mask) and num_regions != 2):
-            given = "no mask" if mask is None else "a two-region mask"
-            raise ValueError(f"got {given}, but affine parameters of {num_regions} regions")
-        return num_regions
+        if given is not None and given != affine.shape[0]:
+            raise ValueError(
+                f"num_regions is {given}, but affine parameters of {affine.shape[0]} regions"
+            )
+        given = affine.shape[0]
+    if given is not None:
+        if (mask is None and given != 1) or (_is_binary(mask) and given != 2):
+            what = "no mask" if mask is None else "a two-region mask"
+            raise ValueError(f"got {what}, but {given} regions")
+        return given
     if mask is None:
         return 1
     if _is_binary(mask):

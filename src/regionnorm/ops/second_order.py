@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,19 +11,22 @@ __all__ = ["gradients_again", "in_dtype_of"]
 
 
 def gradients_again(
-    result: Tensor, inputs: tuple[Tensor | None, ...], grad: Tensor
+    compute: Callable[..., Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again.
 
     Args:
-        result: What the plain implementation makes of ``inputs``.
+        compute: The plain implementation, called with ``inputs``.
         inputs: Those that take no gradient get None.
-        grad: Gradient of ``result``.
+        grad: Gradient of the result.
     """
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True))
+    # Other names for the inputs: where one was made of another, as a scale is of the features in
+    # RN-L, the way from the one to the other is the outer graph's, and would count twice here.
+    named = [tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    wanted = [tensor for tensor in named if tensor is not None and tensor.requires_grad]
+    found = iter(torch.autograd.grad(compute(*named), wanted, grad, create_graph=True))
     return [
-        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in named
     ]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from regionnorm import ops
+from regionnorm.nn import LearnableRegionNorm2d, RegionNorm2d
 from regionnorm.ops.backend import backend
 from regionnorm.ops.cpu import operators as library
 from regionnorm.ops.cpu import threads as pools
@@ -404,3 +405,34 @@ def test_a_compiler_is_told_the_layout_of_the_gradients_of_channels_last_weights
     real = library.IMPLEMENTATIONS["learnable_backward"](*arguments)
     fake = library.FAKES["learnable_backward"](*arguments)
     assert [tensor.stride() for tensor in fake] == [tensor.stride() for tensor in real]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("what", ["dtype", "device"])
+def test_kernels_do_not_obey_the_defaults_for_new_tensors(
+    what: str, layout: torch.memory_format
+) -> None:
+    """Half of the memory that a kernel writes into would be of another's."""
+    x = torch.randn(2, 8, 32, 32).to(memory_format=layout)
+    mask = torch.rand(2, 1, 32, 32) > 0.5
+    basic, tracked = (RegionNorm2d(8, stats="batch", track_running_stats=t) for t in (False, True))
+    learned = LearnableRegionNorm2d(8)
+
+    def run() -> list[Tensor]:
+        given = x.clone().requires_grad_()
+        results = [basic(given, mask), tracked.eval()(given, mask), learned(given)]
+        total = torch.stack([result.square().sum() for result in results]).sum()
+        return [*results, *torch.autograd.grad(total, [given, *learned.parameters()])]
+
+    expected = run()
+    try:
+        if what == "dtype":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.set_default_device("meta")
+        found = run()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)

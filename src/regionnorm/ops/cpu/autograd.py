@@ -6,6 +6,7 @@ several times as much for each call. ``torch.compile`` sees custom operators tha
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -122,17 +123,20 @@ class RegionNorm(torch.autograd.Function):
         x, labels, weight, bias, stats = ctx.saved_tensors
         if torch.is_grad_enabled():
             regions, kind, num_groups, eps, relu = ctx.options
-            result = plain.region_norm(
-                x,
-                labels,
-                weight,
-                bias,
-                num_regions=regions,
-                groups=(kind, num_groups),
-                eps=eps,
-                relu=relu,
-            )
-            dx, dweight, dbias = gradients_again(result, (x, weight, bias), grad)
+
+            def compute(x: Tensor, weight: Any, bias: Any) -> Tensor:
+                return plain.region_norm(
+                    x,
+                    labels,
+                    weight,
+                    bias,
+                    num_regions=regions,
+                    groups=(kind, num_groups),
+                    eps=eps,
+                    relu=relu,
+                )
+
+            dx, dweight, dbias = gradients_again(compute, (x, weight, bias), grad)
             return dx, None, dweight, dbias, None
         dx, affine = launch.affine_backward(grad, x, labels, stats, weight, bias, *ctx.options)
         return dx, None, in_dtype_of(affine[0], weight), in_dtype_of(affine[1], bias), None
@@ -162,10 +166,13 @@ class RegionNormPerPixel(torch.autograd.Function):
         x, labels, scale, shift, stats = ctx.saved_tensors
         if torch.is_grad_enabled():
             kind, num_groups, eps, relu = ctx.options
-            result = plain.region_norm_per_pixel(
-                x, labels, scale, shift, groups=(kind, num_groups), eps=eps, relu=relu
-            )
-            dx, dscale, dshift = gradients_again(result, (x, scale, shift), grad)
+
+            def compute(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+                return plain.region_norm_per_pixel(
+                    x, labels, scale, shift, groups=(kind, num_groups), eps=eps, relu=relu
+                )
+
+            dx, dscale, dshift = gradients_again(compute, (x, scale, shift), grad)
             return dx, None, dscale, dshift, None
         dx, maps = launch.pixel_backward(grad, x, labels, stats, scale, shift, *ctx.options)
         return dx, None, in_dtype_of(maps[:, :1], scale), in_dtype_of(maps[:, 1:], shift), None
@@ -196,14 +203,14 @@ class LearnableRegionNorm(torch.autograd.Function):
         inputs = saved[:4]
         if torch.is_grad_enabled():
             threshold, kind, num_groups, eps, relu = ctx.options
-            result = plain.learnable_region_norm(
-                *inputs,
+            compute = functools.partial(
+                plain.learnable_region_norm,
                 threshold=threshold,
                 groups=(kind, num_groups),
                 eps=eps,
                 relu=relu,
             )
-            return *gradients_again(result, inputs, grad), None
+            return *gradients_again(compute, inputs, grad), None
         found = launch.learned_backward(grad, *saved, *ctx.options)
         return *map(in_dtype_of, found, inputs), None
 
@@ -223,7 +230,11 @@ class ChannelMeanMax(torch.autograd.Function):
         """Gradient of x."""
         x, result = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *gradients_again(plain.channel_mean_max(x).to(grad.dtype), (x,), grad), None
+
+            def compute(x: Tensor) -> Tensor:
+                return plain.channel_mean_max(x).to(grad.dtype)
+
+            return *gradients_again(compute, (x,), grad), None
         return launch.mean_max_backward(grad, x, result), None
 
 

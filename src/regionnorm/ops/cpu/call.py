@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regionnorm.ops.cpu.threads import run_on_threads
 
-__all__ = ["float32", "group_planes", "run"]
+__all__ = ["buffer", "float32", "group_planes", "run"]
 
 SERIAL = 1 << 14  # values below which a second thread costs more than it saves
 
@@ -95,6 +95,11 @@ def group_planes(x: Tensor, kind: str, num_groups: int) -> tuple[int, tuple[int,
         return channels, (samples, 1, channels)
     size = channels // num_groups  # one group is "layer"
     return samples * num_groups, (size, size, 1)
+
+
+def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a kernel to write into, whatever dtype and device PyTorch makes tensors of."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def float32(tensor: Tensor | None) -> Tensor | None:

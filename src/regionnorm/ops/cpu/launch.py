@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regionnorm.ops.cpu import planes, rows
-from regionnorm.ops.cpu.call import float32, run
+from regionnorm.ops.cpu.call import buffer, float32, run
 from regionnorm.ops.statistics import give_statistics
 
 __all__ = [
@@ -271,7 +271,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolution of few channels with padding to the same size, in float32."""
     samples, _, height, width = x.shape
     outputs, size = weight.shape[0], weight.shape[2]
-    out = torch.empty(samples, outputs, height, width)
+    out = buffer(samples, outputs, height, width)
     padded = F.pad(x, (size // 2,) * 4)
     run(
         "small_convolution",
@@ -299,7 +299,7 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     padded = F.pad(x, (size // 2,) * 4)
     chunk = -(-samples * height // NUM_CHUNKS)
     tasks = -(-samples * height // chunk)
-    out = torch.empty(tasks, *weight.shape)
+    out = buffer(tasks, *weight.shape)
     run(
         "small_convolution_weights",
         padded,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops.cpu.call import group_planes, run
+from regionnorm.ops.cpu.call import buffer, group_planes, run
 
 __all__ = [
     "affine_backward",
@@ -38,7 +38,7 @@ def affine_forward(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """Result, and the statistics ``[4, N, K, C]``."""
-    out, stats = torch.empty_like(x), torch.empty(4, x.shape[0], regions, x.shape[1])
+    out, stats = torch.empty_like(x), buffer(4, x.shape[0], regions, x.shape[1])
     tasks, groups = group_planes(x, kind, num_groups)
     run(
         "planes_forward",
@@ -54,7 +54,7 @@ def affine_forward(
         stats=stats,
         weight=weight,
         bias=bias,
-        scratch=torch.empty(tasks * regions * 3, dtype=torch.float64),
+        scratch=buffer(tasks * regions * 3, dtype=torch.float64),
     )
     return out, stats
 
@@ -72,7 +72,7 @@ def affine_backward(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of x, and the sums of each plane ``[2, N, K, C]`` for weight and bias."""
-    out, sums = torch.empty_like(x), torch.empty(2, x.shape[0], regions, x.shape[1])
+    out, sums = torch.empty_like(x), buffer(2, x.shape[0], regions, x.shape[1])
     tasks, groups = group_planes(x, kind, num_groups)
     run(
         "planes_backward",
@@ -89,7 +89,7 @@ def affine_backward(
         bias=bias,
         grad=grad,
         sums=sums,
-        scratch=torch.empty(tasks * regions * 2, dtype=torch.float64),
+        scratch=buffer(tasks * regions * 2, dtype=torch.float64),
     )
     return out, sums
 
@@ -98,7 +98,7 @@ def pixel_forward(
     x: Tensor, kind: str, num_groups: int, eps: float, given: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """Result, and the statistics ``[4, N, 2, C]``. ``given``: labels, maps, step, ReLU."""
-    out, stats = torch.empty_like(x), torch.empty(4, x.shape[0], 2, x.shape[1])
+    out, stats = torch.empty_like(x), buffer(4, x.shape[0], 2, x.shape[1])
     tasks, groups = group_planes(x, kind, num_groups)
     run(
         "planes_pixel_forward",
@@ -109,7 +109,7 @@ def pixel_forward(
         x=x,
         out=out,
         stats=stats,
-        scratch=torch.empty(tasks * 2 * 3, dtype=torch.float64),
+        scratch=buffer(tasks * 2 * 3, dtype=torch.float64),
         **given,
     )
     return out, stats
@@ -125,7 +125,7 @@ def pixel_backward(
     chunks = -(-channels // chunk)
     tasks, groups = group_planes(x, kind, num_groups)
     shares = samples * chunks * 2 * height * width
-    scratch = torch.empty(shares + samples * chunks * 8)
+    scratch = buffer(shares + samples * chunks * 8)
     shared: dict[str, Any] = {
         **given,
         "groups": groups,
@@ -133,19 +133,19 @@ def pixel_backward(
         "grad": grad,
         "out": out,
         "stats": stats,
-        "sums": torch.empty(2, samples, 2, channels),
+        "sums": buffer(2, samples, 2, channels),
         "chunk": chunk,
     }
     run("planes_pixel_sums", x, samples * chunks, scratch=scratch, **shared)
     if groups[0] != 1:
-        again = torch.empty(tasks * 4, dtype=torch.float64)
+        again = buffer(tasks * 4, dtype=torch.float64)
         run("planes_pixel_gradient", x, tasks, scratch=again, **shared)
     return out, scratch[:shares].view(samples, chunks, 2, height, width).sum(1)
 
 
 def mean_max(x: Tensor) -> Tensor:
     """Mean and maximum over the channels, float32 ``[N, 2, H, W]``."""
-    out = torch.empty(x.shape[0], 2, *x.shape[2:])
+    out = buffer(x.shape[0], 2, *x.shape[2:])
     run("planes_mean_max", x, _mean_max_tasks(x), x=x, out=out, chunk=MEAN_MAX_PIXELS)
     return out
 
@@ -162,7 +162,7 @@ def mean_max_backward(grad: Tensor, x: Tensor, result: Tensor, out: Tensor, add:
         stats=result,
         grad=grad,
         sums=out if add else None,
-        scratch=torch.empty(tasks * MEAN_MAX_PIXELS),
+        scratch=buffer(tasks * MEAN_MAX_PIXELS),
         chunk=MEAN_MAX_PIXELS,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regionnorm.ops.cpu.call import group_planes, run
+from regionnorm.ops.cpu.call import buffer, group_planes, run
 
 __all__ = [
     "affine_backward",
@@ -84,7 +84,7 @@ def affine_backward(
     """Gradient of x, and the sums of each plane ``[2, N, K, C]`` for weight and bias."""
     out = torch.empty_like(x)
     chunk, tasks = _blocks(x)
-    parts = torch.empty(tasks, regions, 2, x.shape[1])
+    parts = buffer(tasks, regions, 2, x.shape[1])
     shared: dict[str, Any] = {
         "regions": regions,
         "relu": relu,
@@ -122,9 +122,9 @@ def pixel_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradient of x, and those of both maps together, ``[N, 2, H, W]``."""
     samples, channels, height, width = x.shape
-    out, maps = torch.empty_like(x), torch.empty(samples, 2, height, width)
+    out, maps = torch.empty_like(x), buffer(samples, 2, height, width)
     chunk, tasks = _blocks(x)
-    parts = torch.empty(tasks, 2, 2, channels)
+    parts = buffer(tasks, 2, 2, channels)
     shared: dict[str, Any] = {
         **given,
         "x": x,
@@ -140,7 +140,7 @@ def pixel_backward(
 
 def mean_max(x: Tensor) -> Tensor:
     """Mean and maximum over the channels, float32 ``[N, 2, H, W]``."""
-    out = torch.empty(x.shape[0], 2, *x.shape[2:])
+    out = buffer(x.shape[0], 2, *x.shape[2:])
     chunk, tasks = _blocks(x)
     run("rows_mean_max", x, tasks, x=x, out=out, chunk=chunk)
     return out
@@ -174,15 +174,15 @@ def _statistics(
     """Statistics ``[4, N, K, C]``."""
     samples, channels = x.shape[:2]
     chunk, blocks = _blocks(x)
-    stats = torch.empty(4, samples, regions, channels)
+    stats = buffer(4, samples, regions, channels)
     tasks, groups = group_planes(x, kind, num_groups)
     shared: dict[str, Any] = {
         "regions": regions,
         "labels": labels,
         "x": x,
-        "sums": torch.empty(samples, regions, channels),
-        "weight": torch.empty(samples, regions),
-        "scratch": torch.empty(blocks, regions, 2, channels),
+        "sums": buffer(samples, regions, channels),
+        "weight": buffer(samples, regions),
+        "scratch": buffer(blocks, regions, 2, channels),
         "chunk": chunk,
     }
     run("rows_pilot", x, samples, **shared)
@@ -210,8 +210,8 @@ def _combine(
 ) -> tuple[Tensor, Tensor]:
     """Sums of planes ``[2, N, K, C]`` from those of blocks, and the table of p and q."""
     samples, channels = x.shape[:2]
-    sums = torch.empty(2, samples, regions, channels)
-    rest = torch.empty(samples, regions, 2, channels)
+    sums = buffer(2, samples, regions, channels)
+    rest = buffer(samples, regions, 2, channels)
     tasks, groups = group_planes(x, kind, num_groups)
     run(
         "rows_combine",

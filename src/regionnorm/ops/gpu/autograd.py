@@ -109,8 +109,11 @@ class RegionNorm(torch.autograd.Function):
         """Gradients of x, weight and bias; second derivatives come from the plain path."""
         x, labels, stats, weight, bias = ctx.saved_tensors
         if torch.is_grad_enabled():
-            result = _plain_result(x, labels, weight, bias, ctx.options)
-            dx, dweight, dbias = gradients_again(result, (x, weight, bias), grad)
+
+            def compute(x: Tensor, weight: Any, bias: Any) -> Tensor:
+                return _plain_result(x, labels, weight, bias, ctx.options)
+
+            dx, dweight, dbias = gradients_again(compute, (x, weight, bias), grad)
             return dx, None, dweight, dbias, None
         dx, parameters = launch.backward(grad, x, labels, stats, weight, bias, *ctx.options)
         return dx, None, *operators.split(parameters, weight, bias, ctx.options), None
@@ -141,5 +144,9 @@ class ChannelMeanMax(torch.autograd.Function):
         """Gradient of x; second derivatives come from the plain path."""
         x, result = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return gradients_again(plain.channel_mean_max(x).float(), (x,), grad)[0]
+
+            def compute(x: Tensor) -> Tensor:
+                return plain.channel_mean_max(x).float()
+
+            return gradients_again(compute, (x,), grad)[0]
         return launch.mean_max_backward(grad, x, result)
