@@ -118,6 +118,8 @@ def test_reasons_stand_beside_their_claims(tmp_path: Path) -> None:
         ("rn-in", [-0.3, -0.2], "does not"),
         ("deeper-2", [-0.3, -0.2], "agrees"),
         ("gc", [0.02], "agrees, one seed"),
+        ("gc", [0.9, -0.9], "open"),
+        ("gc", [0.1, -0.01], "agrees"),
         ("gc", [0.3, 0.4], "does not"),
         ("gc", [0.1, 0.08], "agrees"),
     ],
@@ -142,3 +144,32 @@ def test_status_counts_runs_and_tells_the_hours_that_are_left(tmp_path: Path) ->
     row = status_table([get_study("table3", "small")], tmp_path).rows[-1]
     assert row[:6] == ("all, each run once", "15", "9", "0", "1", "5")
     assert 4 < float(row[6]) < 8  # five whole runs and a half, of about an hour each
+
+
+def test_runs_of_another_scale_are_refused(tmp_path: Path) -> None:
+    put_results(tmp_path, {"None": 21.0})
+    for look in (
+        lambda: claims_section(get_scale("mini"), tmp_path),
+        lambda: status_table([get_study("table3", "mini")], tmp_path),
+    ):
+        with pytest.raises(ValueError, match="is a run of the small scale, not of mini"):
+            look()
+
+
+def test_what_the_encoder_brings_is_weighed_against_what_the_rest_adds(tmp_path: Path) -> None:
+    psnr = {"baseline": 21.0, "Arch. 1": 21.3, "Arch. 5 (RN)": 21.8}
+    for group in get_study("table2", "small").groups:
+        for run in group.runs if group.label in psnr else ():
+            scores = {"psnr": {ALL: psnr[group.label]}}
+            shared = {"seconds": 1.0, "photos": 4, "fills": 24, "curve": (), "versions": {}}
+            recipe = run.recipe
+            Result(
+                run=run.name,
+                seed=recipe.seed,
+                steps=recipe.steps,
+                scores=scores,
+                recipe=asdict(recipe),
+                data={},
+                **shared,
+            ).save(tmp_path / "runs" / run.name)
+    assert verdicts(tmp_path)["encoder"][2:5] == ("-0.20 ± 0.00 dB", "2", "does not")

@@ -92,7 +92,9 @@ def select(
     if preview is not None:
         write_image(paint_preview(photo, found), preview)
     if network is None:
-        print_note("Note: no network that finds objects is at hand; with one, more is found (--segmenter)")
+        print_note(
+            "Note: there is no network that finds objects here; one finds more (--segmenter)"
+        )
     if found.all():
         print_note("Note: the selection covers the whole photo; try a narrower stroke, or a box")
     typer.echo(f"{printable(as_place(output))} ({found.mean():.1%} of the photo)")

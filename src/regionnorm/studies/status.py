@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from regionnorm.studies.catalogue import SCALES, get_scale, get_study, list_studies
 from regionnorm.studies.cost import gpu_hours
-from regionnorm.studies.plan import Run, Study
-from regionnorm.studies.results import Result
+from regionnorm.studies.plan import Run, Scale, Study
+from regionnorm.studies.results import RESULT, Result
 from regionnorm.studies.runner import is_locked, last_step
 from regionnorm.studies.sections import Table
+from regionnorm.training.recipe import recipe_to_json
 
-__all__ = ["status_table"]
+__all__ = ["check_scale", "status_table"]
+
+
+def check_scale(scale: Scale, out: Path) -> None:
+    """Refuse the runs of another of the package's scales, whose names are the same.
+
+    Args:
+        scale: Of which the runs under ``out/runs`` should be; others of one's own are not known.
+        out: The studies' folder.
+
+    Raises:
+        ValueError: A run is of another scale; the message says of which.
+    """
+    recipes: dict[str, dict[str, Any]] = {scale.name: _recipes(scale)}
+    for path in sorted((out / "runs").glob(f"*/{RESULT}")):
+        name, recipe = path.parent.name, Result.load(path.parent).recipe
+        if _fits(recipe, recipes[scale.name].get(name)):
+            continue
+        for other in SCALES:
+            if other not in recipes:
+                recipes[other] = _recipes(get_scale(other))
+            if _fits(recipe, recipes[other].get(name)):
+                raise ValueError(
+                    f"{path.parent} is a run of the {other} scale, not of {scale.name}; choose "
+                    f"scale {other}, or another folder"
+                )
+
+
+def _recipes(scale: Scale) -> dict[str, Any]:
+    """Every run's recipe as its result keeps it."""
+    runs = {run.name: run for name in list_studies() for run in get_study(name, scale).runs}
+    return {name: json.loads(recipe_to_json(run.recipe)) for name, run in runs.items()}
+
+
+def _fits(recipe: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
+    # Fields that came later have their default in older runs.
+    return wanted is not None and all(
+        recipe.get(key, value) == value for key, value in wanted.items()
+    )
 
 
 def status_table(studies: Sequence[Study], out: Path) -> Table:
@@ -24,7 +66,11 @@ def status_table(studies: Sequence[Study], out: Path) -> Table:
     Args:
         studies: Of one scale.
         out: The studies' folder.
+
+    Raises:
+        ValueError: The runs there are of another scale.
     """
+    check_scale(studies[0].scale, out)
     runs = {run.name: run for study in studies for run in study.runs}
     seconds = {name: _seconds(out / "runs" / name) for name in runs}
     paces = {name: value / gpu_hours(runs[name]) for name, value in seconds.items() if value}
