@@ -117,3 +117,19 @@ def test_evaluation_by_workers_gives_the_same_figures_to_the_last_digit(
 
 def _fails(photo: Image.Image, hole: np.ndarray) -> Image.Image:
     raise AssertionError
+
+
+def test_workers_replace_none_of_the_users_masks(
+    tmp_path: Path, small_weights: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    for name in ("a.jpg", "a.png"):
+        make_photo(40, 30).save(photos / name)
+        make_mask(40, 30).save(masks / f"{name}.png")
+    before = {path.name: path.read_bytes() for path in masks.iterdir()}
+    work = filling(cast(Cluster, InTurn()), partial(Inpainter, small_weights, device="cpu"))
+    report = inpaint_path(_fails, photos, masks, tmp_path / "out", save_mask=masks, work=work)
+    assert len(report.failed) == 2
+    assert {path.name: path.read_bytes() for path in masks.iterdir()} == before

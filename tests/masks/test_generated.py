@@ -376,3 +376,22 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ValueError, match="name a folder"):
         write_masks(tmp_path / "out", interval=None, count=1, size=32, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["strokes", "layer", "labels"])
+def test_a_mask_folder_reads_masks_as_inpaint_does(
+    kind: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    hole = np.zeros((32, 32), bool)
+    hole[8:24, 8:20] = True
+    if kind == "strokes":  # of a colour, on white
+        pixels = np.full((32, 32, 3), 255, np.uint8)
+        pixels[hole] = (200, 0, 0)
+    elif kind == "layer":  # black on transparent black
+        pixels = np.zeros((32, 32, 4), np.uint8)
+        pixels[hole, 3] = 255
+    else:
+        pixels = hole.astype(np.uint8)
+        pixels[0, 0] = 0
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert MaskFolder(tmp_path)(32, 32, rng).mean() == hole.mean()

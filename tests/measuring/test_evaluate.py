@@ -349,3 +349,11 @@ def test_completion_can_follow_any_model_and_stand_alone(
         assert not torch.equal(filled, plain(shown, mask))
     with pytest.raises(FileNotFoundError, match="nothing"):
         resolve_model("nothing+completion")
+
+
+def test_damaged_mask_files_are_passed_over_and_told(photos: ImageSource, tmp_path: Path) -> None:
+    save_masks(tmp_path / "masks", [0.15])
+    (tmp_path / "masks" / "a.png").write_bytes(b"no image")
+    report = run({"gray": gray}, photos, masks=MaskFolder(tmp_path / "masks"))
+    assert report.masks.endswith("masks, 1 of which cannot be read")
+    assert {case.interval for case in report.cases} == {(0.1, 0.2)}

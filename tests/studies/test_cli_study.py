@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from regionnorm.studies import Section, Study
 
 RunCli = Callable[..., tuple[int, str, str]]
 
@@ -57,3 +60,41 @@ def test_a_recipe_file_can_be_trained_again(run_cli: RunCli, tmp_path: Path) -> 
     )
     assert code == 2
     assert "recipe.json: not a recipe: stepps" in err
+
+
+def test_studies_without_their_photos_are_left_out_of_all(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def conduct(study: Study, *_: object, **__: object) -> Section:
+        done.append(study.name)
+        return Section(study.name, "", (), (), ())
+
+    monkeypatch.setattr("regionnorm.studies.conduct", conduct)
+    for folder in ("train", "val"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / folder / "a.png")
+    code, _, err = run_cli("study", "all", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "table5 is left out: no faces under --data" in " ".join(err.split())
+    assert "table6" in done and "table5" not in done
+
+
+def test_what_would_stop_a_study_at_its_end_is_told_before_it_begins(
+    run_cli: RunCli, tmp_path: Path
+) -> None:
+    for folder in ("train", "val", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / folder / "a.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 8))
+    mask.save(tmp_path / "masks" / "a.png")
+    given = ("study", "table3", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    code, _, err = run_cli(*given, "--masks", str(tmp_path / "masks"))
+    assert code == 2
+    assert "no mask has an area inside 0-10 %, 20-30 %" in " ".join(err.split())
+    code, _, err = run_cli("study", "figure8", *given[2:], "--scale", "small", "--show", "typo")
+    assert code == 2
+    assert "typo" in err
+    assert not (tmp_path / "out" / "runs").exists()

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from regionnorm.checkpoints.weights import save_weights
+from regionnorm.data import open_source
 from regionnorm.models import create_model
 from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData
-from regionnorm.studies.pictures import Context, draw_pictures
+from regionnorm.studies.pictures import Context, draw_pictures, read_square
 from regionnorm.studies.plan import mini_scale
 from regionnorm.studies.responses import read_answers, response_table
 
@@ -140,3 +141,13 @@ def test_networks_without_rn_l_know_nothing(data: StudyData, tmp_path: Path) -> 
     untrained(study, tmp_path / "runs")
     bare = replace(study, groups=(study.group("IN"),))
     assert response_table(Context(bare, tmp_path / "runs", data, tmp_path)) is None
+
+
+def test_a_photo_that_cannot_be_read_gives_way_to_the_next(
+    tmp_path: Path, make_photo: Callable[..., Image.Image]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"no photo")
+    make_photo(40, 30).save(tmp_path / "b.png")
+    source = open_source(str(tmp_path))
+    found = [np.asarray(read_square(source, number, 16)) for number in (0, 1)]
+    assert np.array_equal(*found)

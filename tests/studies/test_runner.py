@@ -216,3 +216,44 @@ def test_recipes_can_be_written_without_training(tmp_path: Path, photos: Path) -
     written = (runner.folder / run.name / "recipe.json").read_text()
     assert recipe_from_json(written) == run.recipe
     assert not runner.is_done(run)
+
+
+def keep_results_alone(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in ("plan.json", "recipe.json", "result.json"):
+            path.unlink()
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_kept_results_are_done_wherever_the_photos_lie(tmp_path: Path, photos: Path) -> None:
+    scale = tiny.tiny_scale()
+    run = make_run(scale, "rn", 0)
+    Runner(tmp_path / "out", scale, find_photos([photos], tmp_path)).run_all([run])
+    keep_results_alone(tmp_path / "out" / "runs" / run.name)
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert Runner(tmp_path / "out", scale, find_photos([moved], tmp_path)).is_done(run)
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_a_result_alone_is_not_thrown_away(tmp_path: Path, photos: Path) -> None:
+    data, scale = find_photos([photos], tmp_path), tiny.tiny_scale()
+    run = make_run(scale, "rn", 0)
+    Runner(tmp_path, scale, data).run_all([run])
+    folder = tmp_path / "runs" / run.name
+    keep_results_alone(folder)
+    before = (folder / "result.json").read_bytes()
+    with pytest.raises(ValueError, match="a result without weights, measured on .*'limit': 2"):
+        Runner(tmp_path, replace(scale, limit=1), data).run_all([run])
+    assert (folder / "result.json").read_bytes() == before
+    assert not (folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_an_old_report_does_not_end_a_training_that_failed(tmp_path: Path, photos: Path) -> None:
+    data, scale = find_photos([photos], tmp_path), tiny.tiny_scale()
+    bad = make_run(scale, "rn", 0)
+    bad = replace(bad, recipe=replace(bad.recipe, init="none.safetensors"))
+    (tmp_path / "runs" / bad.name).mkdir(parents=True)
+    (tmp_path / "runs" / bad.name / "report.json").write_text("{}")
+    with pytest.raises(RunFailedError, match="training failed"):
+        Runner(tmp_path, scale, data).run_all([bad])

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from regionnorm.cli.console import print_study_table, printable, run_progress
+from regionnorm.cli.console import print_note, print_study_table, printable, run_progress
 from regionnorm.files.remote import Place, as_place, is_url
 
 __all__ = ["study", "train"]
@@ -258,7 +258,7 @@ def study(
         # The claims first: what the tables and figures below them are for.
         names = ["claims", *studies.list_studies()]
         html, markdown, count = studies.write_report(out, names)
-        typer.echo(f"{html}\n{markdown}\n{count} of {len(studies.list_studies())} studies")
+        typer.echo(f"{html}\n{markdown}\n{count} of {len(names)} sections")
         return
     names = list(studies.list_studies()) if name in ("all", "status") else [name]
     changes = _settings(settings or [])
@@ -273,6 +273,10 @@ def study(
     if found is None:
         raise ValueError("--data is missing: give the folder with train/, val/ and faces/")
     for study in chosen:
+        missing = {run.photos for run in study.runs if found.lacks(run.photos)}
+        if name == "all" and missing:
+            print_note(f"Note: {study.name} is left out: no {' or '.join(missing)} under --data")
+            continue
         if prepare:
             studies.Runner(out, study.scale, found).prepare(study.runs)
             typer.echo(f"{len(study.runs)} recipes in {out / 'runs'}")

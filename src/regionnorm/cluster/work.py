@@ -152,4 +152,4 @@ def _extras(job: Job, settings: Settings) -> list[Place]:
     places = [place for place in (settings.save_mask, settings.preview) if place is not None]
     if not settings.folder:
         return places
-    return [place / job.name.with_suffix(".png") for place in places]
+    return [place / job.saved for place in places]

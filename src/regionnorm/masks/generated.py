@@ -22,8 +22,9 @@ from torch import Tensor
 from regionnorm.files.formats import list_images
 from regionnorm.files.remote import Place, as_place
 from regionnorm.files.whole import atomic_path
-from regionnorm.imaging import mask_to_tensor, read_mask
+from regionnorm.imaging import mask_to_tensor
 from regionnorm.masks.drawing import Canvas, Mask, Point, border_point, paint
+from regionnorm.masks.levels import read_hole
 
 Interval = tuple[float, float]
 
@@ -317,7 +318,7 @@ class CenterSquare:
 
 
 class MaskFolder:
-    """Mask files of a folder, white for the hole: a random one, resized and flipped.
+    """Mask files of a folder, read as `inpaint` reads them: a random one, resized and flipped.
 
     Raises:
         FileNotFoundError: if the folder holds no image.
@@ -348,7 +349,7 @@ class MaskFolder:
     def _first_readable(self, start: int) -> Mask:
         for step in range(len(self.files)):
             with suppress(OSError, ValueError):
-                return read_mask(self.files[(start + step) % len(self.files)])
+                return read_hole(self.files[(start + step) % len(self.files)])
         raise ValueError(f"{self.path}: none of its {len(self.files)} mask images can be read")
 
 

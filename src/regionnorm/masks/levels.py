@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from regionnorm.files.remote import as_place
+from regionnorm.files.whole import decode
 from regionnorm.imaging import MASK_THRESHOLD, mask_levels, standardize, two_levels
 
-__all__ = ["looks_like_photo", "read_levels"]
+__all__ = ["looks_like_photo", "read_hole", "read_levels"]
 
 Levels = npt.NDArray[np.uint8]
 Hole = npt.NDArray[np.bool_]
@@ -46,6 +49,18 @@ def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
         if (spread > _COLOURED).mean() > _COLOURED_SHARE:
             return _from_colours(np.asarray(upright.convert("RGB").convert("L")), spread)
     return _spread_out(mask_levels(image))
+
+
+def read_hole(path: str | os.PathLike[str]) -> Hole:
+    """Read a mask file as bool ``[H, W]``, True = hole, whatever in it stands for the hole.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file cannot be opened.
+        ValueError: The file is no image, is damaged, too large, or a photo with a transparent part.
+    """
+    hole: Hole = decode(as_place(path), lambda image, _: read_levels(image)[0] > 127)
+    return hole
 
 
 def looks_like_photo(levels: npt.NDArray[Any]) -> bool:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from regionnorm.data import ImageSource, UnreadableImageError
 from regionnorm.files.remote import Place
-from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, read_mask
+from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor
 from regionnorm.masks import Interval, MaskFolder, evaluation_mask, interval_mask
+from regionnorm.masks.levels import read_hole
 from regionnorm.measuring.metrics import METRICS, MetricPreset, compute_metrics
 from regionnorm.measuring.perceptual import PairMetric, SetMetric
 from regionnorm.measuring.report import Case, interval_label
@@ -141,8 +142,13 @@ class FolderMasks:
     ) -> FolderMasks:
         """Measure files until every interval has one for each of ``count`` photos."""
         files: dict[Interval, list[Place]] = {interval: [] for interval in intervals}
+        damaged = 0
         for path in folder.files:
-            mask = read_mask(path)
+            try:
+                mask = read_hole(path)
+            except (OSError, ValueError):
+                damaged += 1
+                continue
             area = float((mask if size is None else _stretch(mask, size, size)).mean())
             for low, high in files:
                 if low < area <= high:
@@ -154,13 +160,15 @@ class FolderMasks:
             raise ValueError(
                 f"none of the {len(folder.files)} masks in {folder.path} has an area inside"
                 f" {', '.join(map(interval_label, intervals))}; white is hole"
+                + (f"; {damaged} cannot be read" if damaged else "")
             )
-        return cls(found, f"files in {folder.path}")
+        left_out = f", {damaged} of which cannot be read" if damaged else ""
+        return cls(found, f"files in {folder.path}{left_out}")
 
     def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:
         """The bool ``[H, W]`` mask of a photo's number in an interval."""
         paths = self.files[interval]
-        return _stretch(read_mask(paths[photo % len(paths)]), height, width)
+        return _stretch(read_hole(paths[photo % len(paths)]), height, width)
 
 
 def _stretch(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.bool_]:

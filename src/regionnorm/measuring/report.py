@@ -280,7 +280,7 @@ def make_report(
 def bootstrap_means(
     values: _Array, groups: npt.NDArray[np.integer[Any]] | None = None, *, seed: int = 0
 ) -> list[Estimate]:
-    """Mean of each column with its percentile bootstrap 95 % interval, 1000 recases.
+    """Mean of each column with its percentile bootstrap 95 % interval, 1000 resamples.
 
     Args:
         values: ``[N, M]``, one row per observation.

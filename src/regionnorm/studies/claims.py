@@ -182,7 +182,7 @@ def _growth(scale: Scale, results: Results) -> Evidence:
     large, small = (
         results.differences(rn, base, "l1", interval).values for interval in ("40-50 %", "10-20 %")
     )
-    return Evidence(spread([s - b for b, s in zip(large, small, strict=True)]), "% of l1")
+    return Evidence(spread([s - b for b, s in zip(large, small, strict=True)]), "points of l1")
 
 
 def _finds_the_hole(label: str) -> Measure:

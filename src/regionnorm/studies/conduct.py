@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from regionnorm.masks import INTERVALS
+from regionnorm._extras import require
+from regionnorm.data import open_source
+from regionnorm.masks import INTERVALS, MaskFolder
+from regionnorm.measuring.parts import FolderMasks
+from regionnorm.measuring.report import interval_label
 from regionnorm.studies.cost import ASSUMED_TFLOPS, gpu_hours
 from regionnorm.studies.figures import plot
 from regionnorm.studies.photos import StudyData
@@ -21,6 +25,7 @@ from regionnorm.studies.tables import make_tables, network_table
 from regionnorm.training.recipe import with_overrides
 
 _WITH_RESPONSES = ("table2", "figure6", "figure7")
+_WITH_PHOTOS = ("figure5", "figure7", "figure8")
 _COMPARED = ("name", "model", "seed", "options.threshold")
 
 __all__ = ["conduct", "plan_table", "with_settings"]
@@ -54,6 +59,7 @@ def conduct(
         OSError: A run failed, or a file cannot be written.
         KeyboardInterrupt: Stopped; what was under way is saved.
     """
+    _check_inputs(study, data, shown)
     runner = Runner(out, study.scale, data, jobs, status)
     runner.run_all(study.runs)
     results, folder = Results(runner.folder), out / study.name
@@ -71,6 +77,23 @@ def conduct(
     section = Section(study.name, study.title, _facts(study, results), tables, figures)
     section.save(folder)
     return section
+
+
+def _check_inputs(study: Study, data: StudyData, shown: Path | None) -> None:
+    """Notice before hours of training what would stop the study behind them."""
+    require("matplotlib.figure", extra="study")
+    if shown is not None and study.name in _WITH_PHOTOS:
+        for kind in {run.photos for run in study.runs}:
+            open_source(str(shown / kind))
+    if data.masks is not None and study.runs:
+        size = study.scale.size
+        found = FolderMasks.measure(MaskFolder(data.masks), INTERVALS, size, count=1).intervals
+        missing = [interval_label(interval) for interval in INTERVALS if interval not in found]
+        if missing:
+            raise ValueError(
+                f"--masks {data.masks}: no mask has an area inside {', '.join(missing)}; studies "
+                "measure in six intervals from 0 to 60 %"
+            )
 
 
 def with_settings(study: Study, settings: Mapping[str, str]) -> Study:

@@ -167,9 +167,10 @@ def _curves(study: Study, results: Results) -> Any:
 def _curve(
     group: Group, results: Results
 ) -> tuple[list[int], list[float], list[float], list[float]]:
-    curves = [results.get(run.name).curve for run in group.runs]
-    steps = [step for step, _ in curves[0]]
-    columns = list(zip(*([psnr for _, psnr in curve] for curve in curves), strict=True))
+    curves = [dict(results.get(run.name).curve) for run in group.runs]
+    # Those that all runs came to: some may have ended by the clock.
+    steps = sorted(set(curves[0]).intersection(*curves[1:]))
+    columns = [[curve[step] for curve in curves] for step in steps]
     return (
         steps,
         [spread(column).mean for column in columns],

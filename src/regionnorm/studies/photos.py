@@ -42,6 +42,10 @@ class StudyData:
     faces: Photos | None
     masks: str | None = None
 
+    def lacks(self, kind: PhotoKind) -> bool:
+        """Whether there are no photos of a kind."""
+        return (self.scenes if kind == "scenes" else self.faces) is None
+
     def get(self, kind: PhotoKind) -> Photos:
         """Photos of a kind.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from regionnorm._extras import require
 from regionnorm.checkpoints.weights import load_pretrained
 from regionnorm.data import ImageSource, open_source
+from regionnorm.data.sources import read_first
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import composite, image_to_tensor, mask_to_tensor, tensor_to_image
 from regionnorm.inspecting.layers import LayerRecord, inspect_layers
@@ -123,8 +124,10 @@ def _mask(i: int, size: int) -> npt.NDArray[np.bool_]:
 
 
 def read_square(source: ImageSource, number: int, size: int) -> Image.Image:
-    """A photo of a source, scaled and cropped in the centre."""
-    return ImageOps.fit(source.read(number), (size, size), Image.Resampling.LANCZOS)
+    """A photo of a source, or the next that can be read, scaled and cropped in the centre."""
+    count = len(source)
+    photo, _ = read_first(source, ((number + step) % count for step in range(count)))
+    return ImageOps.fit(photo, (size, size), Image.Resampling.LANCZOS)
 
 
 def _row(

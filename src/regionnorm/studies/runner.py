@@ -90,7 +90,7 @@ class Runner:
         """
         self._check(run)
         folder = self.folder / run.name
-        return (folder / RESULT).is_file() and Result.load(folder).data == self._measured(run)
+        return (folder / RESULT).is_file() and self._is_measured(run, Result.load(folder))
 
     def prepare(self, runs: Sequence[Run]) -> None:
         """Write the runs' ``recipe.json`` alone, for training by other means.
@@ -228,8 +228,8 @@ class Runner:
             self._processes.discard(process)
             _add_seconds(folder, time.monotonic() - began)
         # Code 1 with a report: some photos could not be read, and it names them.
-        measured = process.returncode == 1 and (folder / "report.json").is_file()
-        if process.returncode and not measured:
+        told = doing == "measuring" and (folder / "report.json").is_file()
+        if process.returncode and not (process.returncode == 1 and told):
             raise RunFailedError(f"{run.name}: {doing} failed: {_last_line(log)} (see {log})")
 
     def _threads(self) -> dict[str, str]:
@@ -249,7 +249,7 @@ class Runner:
         return Result(
             run=run.name,
             seed=run.recipe.seed,
-            steps=run.recipe.steps,
+            steps=last_step(folder) or run.recipe.steps,  # a recipe may end by the clock
             seconds=round(_seconds(folder), 1),
             photos=len({case.photo for case in report.cases}),
             fills=len(report.cases),
@@ -269,14 +269,18 @@ class Runner:
         photos = self.data.get(run.photos)
         masks = self.data.masks or "fixed generated set, seed 0"
         return {
-            # The last part alone: the same photos may lie elsewhere on another machine.
-            "train": "/".join(Path(photos.train).parts[-2:]),
-            "val": "/".join(Path(photos.val).parts[-2:]),
+            "train": _called(photos.train),
+            "val": _called(photos.val),
             "masks": Path(masks).name,
             "size": self.scale.size,
             "limit": self.scale.limit,
             **({"spread": True} if self.scale.spread else {}),
         }
+
+    def _is_measured(self, run: Run, result: Result) -> bool:
+        """Whether a result was measured as it should be."""
+        there = {**result.data, **{key: _called(result.data[key]) for key in ("train", "val")}}
+        return there == self._measured(run)
 
     def _plan(self, run: Run) -> dict[str, Any]:
         return {"recipe": json.loads(recipe_to_json(run.recipe)), "data": self._measured(run)}
@@ -288,19 +292,34 @@ class Runner:
                     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _check(self, run: Run) -> None:
-        """Refuse a folder with another recipe or other training photos."""
-        path = self.folder / run.name / _PLAN
+        """Refuse a folder with another recipe or other training photos, or a result alone."""
+        folder = self.folder / run.name
+        path = folder / _PLAN
         if not path.is_file():
             return
         there, wanted = json.loads(path.read_text(encoding="utf-8")), self._plan(run)
         values = [(key, there["recipe"].get(key, v), v) for key, v in wanted["recipe"].items()]
-        values.append(("photos", there["data"]["train"], wanted["data"]["train"]))
+        values.append(("photos", _called(there["data"]["train"]), wanted["data"]["train"]))
         for key, found, value in values:
             if found != value:
                 raise ValueError(
                     f"{path.parent} holds this run with {key} {found!r}, not {value!r}; use "
                     "another --out, or delete that folder"
                 )
+        if (folder / RESULT).is_file() and not (folder / "weights.safetensors").is_file():
+            measured = Result.load(folder)
+            if not self._is_measured(run, measured):
+                raise ValueError(
+                    f"{folder} holds a result without weights, measured on {measured.data}, and "
+                    f"wanted is {wanted['data']}; use another --out, or delete its {RESULT}, and "
+                    "the run is trained again"
+                )
+
+
+def _called(photos: str) -> str:
+    """The photos' own name: on another machine they may lie elsewhere."""
+    path = Path(photos)
+    return "/".join(path.parts[-2:]) if "*" in path.name else path.name
 
 
 @contextmanager
