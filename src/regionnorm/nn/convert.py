@@ -194,7 +194,7 @@ def _remind(output: Any, masks: _Masks) -> None:
     forward pass, and after those of later ones, which have reminders of their own.
     """
     for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor) and leaf.requires_grad:
+        if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
             leaf.register_hook(functools.partial(_recall, masks))  # type: ignore[no-untyped-call]
 
 
