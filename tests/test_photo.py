@@ -532,3 +532,15 @@ def test_a_palette_with_alpha_stays_transparent(make_photo: Maker) -> None:
     alpha = photo.alpha()
     assert alpha is not None and (alpha[:12, :12] == 0).all() and (alpha[14:, 14:] == 255).all()
     assert photo.filled(photo.colours(), middle(photo)).image.has_transparency_data
+
+
+@pytest.mark.parametrize("what", ["xmp", "exif", "comment"])
+def test_metadata_too_long_for_a_jpeg_are_left_out(what: str, tmp_path: Path) -> None:
+    photo = Photo.from_image(Image.new("RGB", (20, 16)))
+    exif = Image.Exif()
+    exif[270] = "x" * 70_000
+    long = {"xmp": b"<x>" + b" " * 70_000, "exif": exif.tobytes(), "comment": b"x" * 70_000}
+    photo.image.info[what] = long[what]
+    write_photo(photo, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as written:
+        assert what not in written.info

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from regionnorm.photo import read_photo, write_photo
+from regionnorm.photo import Photo, read_photo, write_photo
 
 WIDTH, HEIGHT = 24, 20
 BITS, COMPRESSION, KIND, CHANNELS, EXTRA, FORMAT = 258, 259, 262, 277, 338, 339
@@ -109,3 +110,56 @@ def test_a_jpeg_with_exif_data_and_no_resolution_gets_none(tmp_path: Path) -> No
     write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg")
     with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "b.jpg") as after:
         assert before.info["jfif_unit"] == after.info["jfif_unit"] == 0
+
+
+def exif_of(path: Path) -> tuple[dict[int, Any], dict[int, Any]]:
+    with Image.open(path) as image:
+        exif = image.getexif()
+        return dict(exif.get_ifd(ExifTags.IFD.Exif)), dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_a_cameras_exif_data_go_into_tiffs_of_any_compression(
+    suffix: str, compression: str, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "Somebody"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2026:01:02 03:04:05"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 2.8
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
+    source, target = tmp_path / f"a{suffix}", tmp_path / "b.tif"
+    Image.fromarray(noise(3)).save(tmp_path / "a.jpg", exif=exif)
+    if suffix == ".tif":
+        photo = read_photo(tmp_path / "a.jpg")
+        write_photo(replace(photo, format="TIFF", encoding={"compression": "raw"}), source)
+    photo = replace(read_photo(source), format="TIFF", encoding={"compression": compression})
+    write_photo(photo, target)
+    found, place = exif_of(target)
+    assert (found[36867], float(found[33437])) == ("2026:01:02 03:04:05", 2.8)
+    assert place == {1: "N"}
+    with Image.open(target) as written:
+        assert written.info["compression"] == compression
+        assert written.getexif()[ExifTags.Base.Artist] == "Somebody"
+        assert np.array_equal(np.asarray(written), np.asarray(photo.image))
+    write_photo(read_photo(target), tmp_path / "c.tif")
+    assert exif_of(tmp_path / "c.tif") == exif_of(target)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_opened_tiff_is_turned_once(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(noise(3)).save(tmp_path / "a.tif", exif=exif)
+    expected = read_photo(tmp_path / "a.tif").image
+    with Image.open(tmp_path / "a.tif") as opened:
+        found = Photo.from_image(opened).image
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_a_resolution_finer_than_png_can_say_is_left_out(tmp_path: Path) -> None:
+    pixels = noise(3, "<u2")
+    write_tiff(tmp_path / "a.tif", pixels, {KIND: RGB, ACROSS: 1e8, DOWN: 1e8, UNIT: 3})
+    write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as written:
+        assert "dpi" not in written.info

@@ -143,9 +143,11 @@ def check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
 
 
 def check_mask_writable(path: str | os.PathLike[str]) -> None:
-    """Raise what :func:`check_writable` would raise for a mask, and for JPEG, which changes it."""
-    if as_place(path).suffix.lower() in (".jpg", ".jpeg"):
-        raise ValueError(f"cannot save the mask as {path}: JPEG adds noise; use .png")
+    """Raise what :func:`check_writable` would raise for a mask, and for formats that change it."""
+    suffix = as_place(path).suffix.lower()
+    name = Image.registered_extensions().get(suffix)
+    if name in ("JPEG", "MPO", "AVIF", "HEIF"):
+        raise ValueError(f"cannot save the mask as {path}: {name} adds noise; use .png")
     check_writable(path, "L")
 
 

@@ -303,3 +303,43 @@ def test_what_decoders_say_themselves_does_not_reach_the_terminal(
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode in (0, 1)
     assert all(line.startswith(("Error: ", "Warning: ")) for line in run.stderr.splitlines())
+
+
+def test_variants_go_into_the_folder_that_is_named(
+    tmp_path: Path, run_cli: RunCli, photo: Path, small_weights: Path
+) -> None:
+    mask = np.zeros((44, 60), np.uint8)
+    mask[8:36, 10:50] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "out").mkdir()
+    given = ("-o", tmp_path / "out", "--variants", 2, "--model", small_weights)
+    code, _, err = run_cli("inpaint", photo, "-m", tmp_path / "mask.png", *given)
+    assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{photo.stem}-{number}{photo.suffix}" for number in (1, 2)]
+
+
+def test_masks_of_photos_that_are_skipped_are_said_to_be_missing(
+    tmp_path: Path, run_cli: RunCli, photo: Path, small_weights: Path
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / ".trash").mkdir(parents=True)
+    for folder in (photos, photos / ".trash"):
+        (folder / "a.png").write_bytes(photo.read_bytes())
+    given = (photos, "-m", "color:#ff00ff", "-o", tmp_path / "out", "--model", small_weights)
+    assert run_cli("inpaint", *given, "--recursive")[0] == 0
+    assert not (tmp_path / "out" / ".trash").exists()
+    code, _, err = run_cli("inpaint", *given, "--save-mask", tmp_path / "masks")
+    assert code == 0
+    assert "no mask or preview is written" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".jfif", ".avif"])
+def test_masks_go_into_no_format_that_changes_them(
+    suffix: str, tmp_path: Path, run_cli: RunCli, photo: Path, mask: Path
+) -> None:
+    place = tmp_path / f"mask{suffix}"
+    code, _, err = run_cli("inpaint", photo, "-m", mask, "--save-mask", place)
+    assert code != 0
+    assert "adds noise" in " ".join(err.split())
+    assert not place.exists()

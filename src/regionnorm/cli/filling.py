@@ -165,7 +165,7 @@ def inpaint(
         method=method,
     )
     folder = as_place(image).is_dir()
-    outputs = _variants(output, variants, method, folder=folder)
+    outputs = _variants(image, output, variants, method, folder=folder)
     if cluster is not None and len(outputs) > 1:
         raise ValueError("--variants are filled on one machine; leave --cluster out")
     if len(outputs) > 1 and not overwrite:
@@ -199,6 +199,7 @@ def inpaint(
                 expand=margins,
                 work=work,
             )
+        told = save_mask is not None or preview is not None
         # Masks, previews and warnings are the same for each variant.
         save_mask = preview = None
         for photo, line in outcome.warnings if variant == 0 else ():
@@ -208,6 +209,11 @@ def inpaint(
         _print_names(f"nothing to fill{copied}", outcome.unchanged)
         for photo, reason in outcome.failed:
             print_error(reason if str(photo) in reason else f"{photo}: {reason}")
+        if outcome.skipped and told:
+            print_note(
+                "Note: of photos whose result is there already no mask or preview is written; "
+                "--overwrite fills them again"
+            )
         _print_done(outcome.done, len(outcome.skipped), target, folder)
         if outcome.failed:
             return 1
@@ -245,7 +251,9 @@ def _workers(
         yield filling(cluster, make)
 
 
-def _variants(output: str | None, count: int, method: str, *, folder: bool) -> list[str | None]:
+def _variants(
+    image: str, output: str | None, count: int, method: str, *, folder: bool
+) -> list[str | None]:
     """Where each variant goes: the output itself if there is one, else numbered."""
     if count == 1:
         return [output]
@@ -255,6 +263,8 @@ def _variants(output: str | None, count: int, method: str, *, folder: bool) -> l
         raise ValueError("a network fills alike each time; --variants goes with auto or exemplar")
     numbers = range(1, count + 1)
     place = as_place(output)
+    if output.endswith("/") or place.is_dir():
+        place = place / as_place(image).name
     return [str(place.with_name(f"{place.stem}-{n}{place.suffix}")) for n in numbers]
 
 

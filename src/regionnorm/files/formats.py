@@ -47,7 +47,9 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
     return sorted(
         path
         for path in found
-        if _is_image(path) and (path.is_file() or (path.is_symlink() and not path.exists()))
+        if _is_image(path)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
     )
 
 

@@ -83,9 +83,20 @@ def _sent(target: RemotePath) -> Iterator[Path]:
 
 
 def save_image(
-    image: Image.Image, target: Place, format_name: str, options: Mapping[str, Any]
+    image: Image.Image,
+    target: Place,
+    format_name: str,
+    options: Mapping[str, Any],
+    finish: Callable[[Path], None] = lambda path: None,
 ) -> None:
     """Encode an image with Pillow's own options; the file appears whole or not at all.
+
+    Args:
+        image: What to write.
+        target: Where to.
+        format_name: Pillow's name of the format.
+        options: Of ``Image.save``.
+        finish: Called with the written file before it appears.
 
     Raises:
         ValueError: Pillow refuses the mode or an option.
@@ -94,7 +105,8 @@ def save_image(
     with atomic_path(target) as temporary:
         try:
             image.save(temporary, format=format_name, **options)
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            finish(temporary)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, struct.error) as error:
             raise _cannot_write(target, error) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -305,7 +306,7 @@ def attempt(job: Job, settings: Settings) -> Outcome:
     start = time.perf_counter()
     try:
         _fill_file(job, settings, outcome)
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, MemoryError, struct.error) as error:
         outcome.status, outcome.message = "failed", _message(error)
     outcome.seconds = time.perf_counter() - start
     return outcome

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
@@ -219,7 +220,8 @@ def _write_png(pixels: Pixels, info: Mapping[Any, Any], file: IO[bytes]) -> None
             _chunk(file, kind, content)
     if info.get("dpi"):
         across, down = (round(float(value) / 0.0254) for value in info["dpi"])
-        _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
+        with suppress(struct.error):  # finer than PNG can say
+            _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
     if info.get("exif"):
         _chunk(file, b"eXIf", info["exif"].removeprefix(b"Exif\0\0"))
     for kind, content in text_chunks(info):

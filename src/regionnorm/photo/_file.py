@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -29,7 +31,13 @@ from regionnorm.imaging import (
     supports_mode,
 )
 from regionnorm.photo import _colours, _deep
-from regionnorm.photo._metadata import kept_info, save_options, sized_info
+from regionnorm.photo._metadata import (
+    add_directories,
+    kept_info,
+    save_options,
+    sized_info,
+    without_directories,
+)
 
 __all__ = ["Photo", "check_target", "read_photo", "write_photo"]
 
@@ -213,7 +221,13 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     bare = image.copy()
     # Pillow writes some of `info` unasked; only what is chosen here should reach the file.
     bare.info = {k: v for k, v in image.info.items() if k in ("transparency", "background")}
-    save_image(bare, target, format_name, options)
+    options, directories = without_directories(options)
+    save_image(bare, target, format_name, options, partial(_finish, directories))
+
+
+def _finish(directories: Mapping[int, Mapping[int, Any]], path: Path) -> None:
+    if directories:
+        add_directories(path, directories)
 
 
 def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
@@ -276,6 +290,7 @@ def _from_file(image: Image.Image, file: IO[bytes]) -> Photo:
 
 def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None) -> Photo:
     """Make a photo of an opened and loaded image; ``head`` is the start of its file."""
+    image.load()  # Pillow turns a TIFF upright then, and tells no more of its orientation
     _deep.check_kind(image)
     notes = [*_frame_notes(image), *_deep.notes(image, head)]
     format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 __all__ = ["colour_chunks", "kept_info", "save_options", "sized_info", "text_chunks", "tiff_tags"]
 
@@ -17,6 +19,8 @@ _ORIENTATION = 0x0112
 _XMP_TAG, _IPTC_TAG, _PROFILE_TAG = 700, 33723, 34675
 _IPTC_RESOURCE = 0x0404  # of Photoshop's; others beside it hold a thumbnail
 _MOST_IPTC = 60_000  # bytes, of the 65,533 that a segment of a JPEG holds
+_MOST_IN_JPEG = {"exif": 65_533, "xmp": 65_504, "comment": 65_533}  # bytes
+_LONG = 4  # TIFF's type of an unsigned number of 32 bits
 # Texts that hold what is kept by itself, and would turn the photo once more.
 _PROFILE_TEXTS = ("Raw profile type exif", "Raw profile type APP1", "XML:com.adobe.xmp")
 # The same size once more for main image, and for who reads no pixels.
@@ -179,8 +183,11 @@ def save_options(
         "GIF": ("comment",),
     }
     for key in takes.get(format_name, ()):
-        if info.get(key):
-            options[key] = info[key]
+        value = info.get(key)
+        # A segment of a JPEG has no room for more.
+        most = _MOST_IN_JPEG.get(key) if format_name == "JPEG" else None
+        if value and (most is None or len(value) <= most):
+            options[key] = value
     if format_name == "PNG":
         options["pnginfo"] = _png_chunks(info)
     if format_name == "JPEG" and len(info.get("iptc", b"")) in range(1, _MOST_IPTC):
@@ -190,6 +197,48 @@ def save_options(
         options.pop("exif", None)
         options["tiffinfo"] = tiff_tags(info)
     return options
+
+
+def without_directories(
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], dict[int, Mapping[int, Any]]]:
+    """Save options of a TIFF that libtiff takes, and the directories of tags that it does not."""
+    tags = options.get("tiffinfo", {})
+    found = {tag: value for tag, value in tags.items() if isinstance(value, Mapping)}
+    if not found or options.get("compression") == "raw":  # which Pillow writes by itself
+        return options, {}
+    kept = {tag: value for tag, value in tags.items() if tag not in found}
+    return options | {"tiffinfo": kept}, found
+
+
+def add_directories(path: Path, directories: Mapping[int, Mapping[int, Any]]) -> None:
+    """Append directories of tags, EXIF's and GPS's, to a TIFF, and a first one that names them."""
+    with path.open("r+b") as file:
+        head = file.read(8)
+        order = "<" if head[:2] == b"II" else ">"
+        file.seek(*struct.unpack(f"{order}L", head[4:]))
+        (count,) = struct.unpack(f"{order}H", file.read(2))
+        entries = [file.read(12) for _ in range(count)]
+        following = file.read(4)
+        for tag, values in directories.items():
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
+            for key, value in values.items():
+                with suppress(Exception):  # what Pillow reads and cannot write
+                    directory[key] = value
+            place = _even_end(file)
+            file.write(directory.tobytes(place))
+            entries.append(struct.pack(f"{order}HHLL", tag, _LONG, 1, place))
+        entries.sort(key=lambda entry: struct.unpack(f"{order}H", entry[:2]))
+        place = _even_end(file)
+        file.write(struct.pack(f"{order}H", len(entries)) + b"".join(entries) + following)
+        file.seek(4)
+        file.write(struct.pack(f"{order}L", place))
+
+
+def _even_end(file: BinaryIO) -> int:
+    """Go to the end of a file, which is made even: TIFF's directories begin at even places."""
+    end = file.seek(0, os.SEEK_END)
+    return end + file.write(b"\0" * (end % 2))
 
 
 def _encoder(

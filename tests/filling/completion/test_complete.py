@@ -255,3 +255,36 @@ def test_warming_up_leaves_nothing_to_compile() -> None:
     complete(image, with_hole(image), network=image, seed=9)
     complete(image / 255, with_hole(image))
     assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+def test_a_hole_far_larger_than_what_is_known_is_decided_on_a_small_copy() -> None:
+    hole = np.ones((600, 800), bool)
+    hole[200:400, 300:500] = False  # a twelfth is known
+    assert np.count_nonzero(hole) / 4 ** module._depth(hole) < 60_000
+    mesh = np.ones((120, 160), bool)
+    mesh[::8] = False  # lines that a smaller copy would lose
+    assert module._depth(mesh) == 0
+
+
+def test_a_hole_amid_transparency_is_filled_from_farther_away() -> None:
+    image = np.full((300, 420, 3), 200, np.uint8)
+    image[..., 0] = np.random.default_rng(0).integers(100, 200, (300, 420))
+    hidden = np.ones((300, 420), bool)
+    hidden[:, 380:] = False
+    mask = np.zeros((300, 420), bool)
+    mask[130:170, 40:80] = True
+    image[mask] = (255, 0, 0)
+    filled = complete(image, mask, hidden=hidden, method="exemplar")
+    assert (filled[mask][:, 1] > 150).all()
+
+
+@pytest.mark.parametrize("where", ["mask", "hidden"])
+def test_nan_where_nothing_is_read_changes_nothing(where: str) -> None:
+    image = np.random.default_rng(0).random((90, 100, 3)).astype(np.float32)
+    mask, hidden = np.zeros((2, 90, 100), bool)
+    mask[30:60, 30:70], hidden[:, 75:] = True, True
+    poisoned = image.copy()
+    poisoned[mask if where == "mask" else hidden] = np.nan
+    expected = complete(image, mask, hidden=hidden, method="exemplar")[mask]
+    found = complete(poisoned, mask, hidden=hidden, method="exemplar")[mask]
+    assert np.array_equal(found, expected)

@@ -33,7 +33,7 @@ from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.where import hole_groups, wide_holes
-from regionnorm.masks.regions import bounding_window
+from regionnorm.masks.regions import Window, bounding_window
 from regionnorm.stopping import stop_if_asked
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
@@ -49,7 +49,8 @@ METHODS: tuple[str, ...] = get_args(Method)
 _WORK = 14_000  # pixels, about, of the copy on which the structure is decided
 _VIEWS = (View(mirrored=True, scale=1), View(mirrored=False, scale=0.8))
 _MOST_VIEWED = 2_000_000  # pixels of a photo that other views are made of: they take memory
-_LEAST_KNOWN = 0.25  # share of that copy that has to be known
+_LEAST_KNOWN = 0.25  # share of that copy that should be known
+_MOST_PLACES = 60_000  # pixels of a hole in it, for which fewer may be
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
 _STAIRS = 3  # halvings after which the small copy's pixels show as stairs along seams
 _PAINTED = 0.3  # cost of keeping what is painted where seams are moved, on the coarsest level
@@ -120,7 +121,9 @@ def complete(
     if wide.any():
         _announce_compiling()
     # What the network filled counts as known beside the wide holes.
-    for hole, window in hole_groups(wide):
+    no_source = wide | hidden
+    for group, near in hole_groups(wide):
+        hole, window = _with_known(group, near, no_source)
         part = result[window.slices]
         veiled = hidden[window.slices] & ~mask[window.slices]
         unknown = wide[window.slices] | veiled
@@ -129,6 +132,7 @@ def complete(
         pixels = part.astype(np.float32)
         pixels *= scale
         pixels -= np.float32(low * levels) * scale
+        pixels[veiled if painted is not None else unknown] = 0  # NaN, perhaps
         if veiled.any():
             pixels[veiled] = continued(pixels, ~veiled)[veiled]
         filled = _completed(pixels, unknown, painted is not None, seed)
@@ -239,13 +243,27 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     return filled
 
 
+def _with_known(hole: Place, window: Window, unknown: Place) -> tuple[Place, Window]:
+    """A group of holes in a window so large that something in it is known."""
+    while unknown[window.slices].all():
+        larger = window.grow(max(window.height, window.width), *unknown.shape)
+        placed = np.zeros((larger.height, larger.width), bool)
+        top, left = window.top - larger.top, window.left - larger.left
+        placed[top : top + window.height, left : left + window.width] = hole
+        hole, window = placed, larger
+    return hole, window
+
+
 def _depth(hole: Place) -> int:
     """How often to halve a photo for its structure to be decided on."""
     wanted = max(0, round(math.log(hole.size / _WORK, 4)))
     for depth in range(wanted):
-        hole = coarser_hole(hole)
-        if np.mean(~hole) < _LEAST_KNOWN:
+        coarser = coarser_hole(hole)
+        known = np.mean(~coarser)
+        # A mesh loses what is known between its lines, but a large hole has to become smaller.
+        if known == 0 or (known < _LEAST_KNOWN and np.count_nonzero(hole) <= _MOST_PLACES):
             return depth
+        hole = coarser
     return wanted
 
 

@@ -63,6 +63,7 @@ _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is t
 _POTTS = 0.1  # of a seam
 _ORDERS = 6  # in which the candidates are offered, at most; the cheapest choice is taken
 _MOST_OFFERS = 3_500_000  # of a candidate to a pixel in all orders, but for the first one
+_MOST_PRICED, _FEWEST = 16_000_000, 16  # candidates at all pixels, and candidates
 _VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
 
 
@@ -101,6 +102,8 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     kinds.append(_repeated_offsets(scene, seed))
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
+    most = max(_FEWEST, _MOST_PRICED // np.count_nonzero(scene.place))  # they take memory
+    candidates = candidates[:most]
     values, costs = _offers(scene, features, candidates)
     if seed > 0:  # another opinion of each candidate: else only details would differ
         opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
