@@ -1223,6 +1223,30 @@ def test_several_photos_are_filled_at_once(
     expect(dialog.locator(".rn-note")).to_contain_text("1 photo filled.")
 
 
+def test_photos_and_masks_that_come_at_once_come_together(
+    page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    make_photo(60, 40).save(tmp_path / "a.png")
+    make_mask(60, 40).save(tmp_path / "mask.png")
+    menu(page, "batch")
+    dialog = page.locator(".rn-batch")
+    page.evaluate(
+        """() => {
+          const ask = window.fetch;
+          window.fetch = async (address, ...how) => {
+            const answer = await ask(address, ...how);
+            const wait = String(address).endsWith('/batches') ? 500 : 0;
+            await new Promise((done) => setTimeout(done, wait));
+            return answer;
+          };
+        }"""
+    )
+    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "a.png")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    expect(dialog.locator(".rn-note")).to_contain_text("1 photo, 1 mask")
+    expect(dialog.locator("[data-batch=start]")).to_be_enabled()
+
+
 def test_photos_that_come_while_others_are_filled_are_filled_next(
     page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker, fill: Fill
 ) -> None:

@@ -3,7 +3,7 @@
 
 export class Batch {
   constructor(dialog, server, say) {
-    Object.assign(this, { dialog, server, say, busy: 0 });
+    Object.assign(this, { dialog, server, say, busy: 0, sent: Promise.resolve() });
     this.note = dialog.querySelector('.rn-note');
     this.track = dialog.querySelector('.rn-track');
     this.rule = dialog.querySelector('.rn-rule input');
@@ -44,10 +44,17 @@ export class Batch {
     this.dialog.showModal();
   }
 
-  async take(kind, files) {
+  // What comes while other files are on their way waits for them: they begin the batch.
+  take(kind, files) {
     this.say('batch', '');
-    const failed = [];
     this.busy++;
+    this.refresh();
+    this.sent = this.sent.then(() => this.send(kind, files));
+    return this.sent;
+  }
+
+  async send(kind, files) {
+    const failed = [];
     for (const [index, file] of files.entries()) {
       this.refresh(`Sending ${index + 1} of ${files.length}…`);
       try {
