@@ -43,8 +43,8 @@ class InpaintingModel(nn.Module):
         Raises:
             ValueError: The shapes do not fit.
         """
-        check_inputs(image, mask)
-        if not image.shape[0]:  # PyTorch's norms and convolutions do not all take an empty batch
+        if not image.numel():  # PyTorch's norms and convolutions do not all take an empty batch
+            check_inputs(image, mask)
             return image
         return self.forward_stages(image, mask)["output"].clamp(0, 1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regionnorm.nn.region_norm import LearnableRegionNorm2d, RegionNorm2d
+from regionnorm.nn.region_norm import LearnableRegionNorm2d, RegionNorm2d, check_threshold
 from regionnorm.ops.region_norm import check_activation, parse_stats
 
 __all__ = ["NORMS", "MaskedNorm", "make_norm"]
@@ -57,8 +57,7 @@ def make_norm(
     # Also where they are of no consequence, so that no typing error goes unnoticed; whether groups
     # divide the channels matters only to the layers that have some.
     parse_stats(stats, 0)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
+    check_threshold(threshold)
     regional: dict[str, Any] = {"stats": stats, "activation": activation, **statistics}
     # The region layers apply the activation themselves, in the same pass over the features.
     if kind == "rn-b":

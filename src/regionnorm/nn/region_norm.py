@@ -23,7 +23,13 @@ from regionnorm.ops.plain import Regions, pixel_maps, spatial_response, spread
 from regionnorm.ops.region_norm import check_activation, parse_stats
 from regionnorm.ops.statistics import statistics_wanted
 
-__all__ = ["LearnableRegionNorm2d", "RegionLayer", "RegionNorm2d", "resize_mask"]
+__all__ = [
+    "LearnableRegionNorm2d",
+    "RegionLayer",
+    "RegionNorm2d",
+    "check_threshold",
+    "resize_mask",
+]
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -340,8 +346,7 @@ class LearnableRegionNorm2d(RegionLayer):
         )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it should be odd")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
+        check_threshold(threshold)
         if bound is not None and not 0 < bound <= 1:
             raise ValueError(f"bound is {bound}; expected above 0 and at most 1, or None")
         self.threshold = threshold
@@ -422,6 +427,12 @@ class LearnableRegionNorm2d(RegionLayer):
             f"activation={self.activation!r}{self._settings()}"
             + ("" if self.bound is None else f", bound={self.bound}")
         )
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError for a threshold of eq. 15 that no response can pass, or all do."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; a sigmoid's range is 0 to 1")
 
 
 def _finish(result: Tensor, x: Tensor, activation: str | None) -> Tensor:

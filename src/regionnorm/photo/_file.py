@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -222,12 +221,7 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     # Pillow writes some of `info` unasked; only what is chosen here should reach the file.
     bare.info = {k: v for k, v in image.info.items() if k in ("transparency", "background")}
     options, directories = without_directories(options)
-    save_image(bare, target, format_name, options, partial(_finish, directories))
-
-
-def _finish(directories: Mapping[int, Mapping[int, Any]], path: Path) -> None:
-    if directories:
-        add_directories(path, directories)
+    save_image(bare, target, format_name, options, partial(add_directories, directories))
 
 
 def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:

@@ -211,8 +211,10 @@ def without_directories(
     return options | {"tiffinfo": kept}, found
 
 
-def add_directories(path: Path, directories: Mapping[int, Mapping[int, Any]]) -> None:
+def add_directories(directories: Mapping[int, Mapping[int, Any]], path: Path) -> None:
     """Append directories of tags, EXIF's and GPS's, to a TIFF, and a first one that names them."""
+    if not directories:
+        return
     with path.open("r+b") as file:
         head = file.read(8)
         order = "<" if head[:2] == b"II" else ">"
