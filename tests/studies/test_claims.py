@@ -82,8 +82,9 @@ def test_what_rn_l_finds_is_judged_by_its_layer_that_meets_the_hole_best(tmp_pat
 
 def test_the_shift_is_judged_by_what_its_study_kept_of_each_seed(tmp_path: Path) -> None:
     (tmp_path / "shift").mkdir()
+    rest = {"middle": 0.0, "decoder": 0.0}
     kept = [
-        {"network": name, "seed": seed, "encoder": shift + seed / 10, "middle": 0.0}
+        {"network": name, "seed": seed, "encoder": shift + seed / 10} | rest
         for name, shift in (("IN", 0.5), ("RN", 0.0))
         for seed in (0, 1)
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,16 @@ from regionnorm.data import open_source
 from regionnorm.models import create_model
 from regionnorm.studies import Study, conduct, find_photos, get_study, pictures
 from regionnorm.studies.photos import StudyData
-from regionnorm.studies.pictures import Context, draw_pictures, read_square
+from regionnorm.studies.pictures import (
+    Context,
+    MissingWeightsError,
+    draw_pictures,
+    read_square,
+)
 from regionnorm.studies.plan import mini_scale
 from regionnorm.studies.responses import read_answers, response_table
+from regionnorm.studies.results import Result
+from regionnorm.studies.runner import Runner
 
 PhotoMaker = Callable[..., Image.Image]
 
@@ -134,6 +142,80 @@ def test_figure_of_a_result_without_weights_says_what_to_do(
     study = get_study("figure8", "small")
     with pytest.raises(FileNotFoundError, match=r"without weights.*delete its result\.json"):
         draw_pictures(Context(study, tmp_path / "runs", data, tmp_path))
+
+
+@pytest.fixture
+def done(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Study]:
+    """A small study whose runs have weights and results, untrained."""
+    monkeypatch.setattr(Runner, "run_all", lambda runner, runs: None)
+
+    def make(name: str) -> Study:
+        study = get_study(name, replace(mini_scale(), size=64))
+        untrained(study, tmp_path / "runs")
+        for run in study.runs:
+            recipe = asdict(run.recipe)
+            Result(
+                run=run.name,
+                seed=run.recipe.seed,
+                steps=run.recipe.steps,
+                seconds=60.0,
+                photos=2,
+                fills=2,
+                scores={name: {"all": 20.0} for name in ("psnr", "ssim", "l1")},
+                curve=((1, 20.0),),
+                recipe=recipe,
+                data={"size": 64, "masks": ""},
+                versions={},
+            ).save(tmp_path / "runs" / run.name)
+        return study
+
+    return make
+
+
+def test_what_looks_into_networks_is_kept_where_results_came_without_weights(
+    done: Callable[[str], Study], data: StudyData, tmp_path: Path
+) -> None:
+    study = done("figure7")
+    drawn = conduct(study, data, tmp_path)
+    picture = tmp_path / "figure7" / drawn.figures[0].file
+    pixels = picture.read_bytes()
+    for run in study.runs:
+        (tmp_path / "runs" / run.name / "weights.safetensors").unlink()
+    assert conduct(study, data, tmp_path) == drawn
+    assert picture.read_bytes() == pixels
+    # Not if other photos are asked for, of other runs, or with its picture gone.
+    shutil.copytree(tmp_path / "data" / "val", tmp_path / "shown" / "scenes")
+    with pytest.raises(MissingWeightsError):
+        conduct(study, data, tmp_path, shown=tmp_path / "shown")
+    one = Result.load(tmp_path / "runs" / study.runs[0].name)
+    replace(one, seconds=600.0).save(tmp_path / "runs" / one.run)
+    with pytest.raises(MissingWeightsError):
+        conduct(study, data, tmp_path)
+    one.save(tmp_path / "runs" / one.run)
+    picture.unlink()
+    with pytest.raises(MissingWeightsError):
+        conduct(study, data, tmp_path)
+
+
+def test_the_shift_of_a_seed_whose_weights_are_gone_is_the_one_that_was_kept(
+    done: Callable[[str], Study], data: StudyData, tmp_path: Path
+) -> None:
+    study = done("shift")
+    first = conduct(study, data, tmp_path)
+    (gone,) = [run for run in study.group("RN").runs if run.recipe.seed == 1]
+    (tmp_path / "runs" / gone.name / "weights.safetensors").unlink()
+    assert conduct(study, data, tmp_path) == first
+    seeds = tmp_path / "shift" / "seeds.json"
+    kept = json.loads(seeds.read_text())
+    seeds.write_text(json.dumps([row for row in kept if row["seed"] == 0]))
+    (tmp_path / "shift" / "section.json").unlink()
+    with pytest.raises(MissingWeightsError, match="-seed1"):
+        conduct(study, data, tmp_path)
+    seeds.write_text("[1]")
+    with pytest.raises(ValueError, match=r"seeds\.json is not what a study keeps"):
+        conduct(study, data, tmp_path)
 
 
 def test_networks_without_rn_l_know_nothing(data: StudyData, tmp_path: Path) -> None:

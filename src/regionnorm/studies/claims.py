@@ -14,7 +14,7 @@ from regionnorm.studies.published import ALL
 from regionnorm.studies.responses import WIDE, read_answers
 from regionnorm.studies.results import Results, Spread, spread
 from regionnorm.studies.sections import Section, Table
-from regionnorm.studies.shift.result import SEEDS
+from regionnorm.studies.shift.result import SEEDS, read_seeds
 from regionnorm.studies.status import check_scale
 
 __all__ = ["CLAIMS", "Claim", "Evidence", "claims_section", "judge"]
@@ -208,14 +208,15 @@ def _finds_the_hole(label: str) -> Measure:
 
 def _shift(scale: Scale, results: Results) -> Evidence:
     """|Mean| of the known pixels in IN's encoder minus that in RN's, holes of 50 to 60 %."""
-    path = results.folder.parent / "shift" / SEEDS
+    folder = results.folder.parent / "shift"
     kept = {
-        (row["network"], row["seed"]): row["encoder"]
-        for row in json.loads(path.read_text(encoding="utf-8"))
+        key: shift
+        for key, parts in read_seeds(folder).items()
+        if (shift := parts["encoder"]) is not None
     }
     pairs = [(("IN", seed), ("RN", seed)) for seed in scale.seeds]
     if not all(key in kept for pair in pairs for key in pair):
-        raise FileNotFoundError(f"{path} lacks seeds of {scale.seeds}")
+        raise FileNotFoundError(f"{folder / SEEDS} lacks seeds of {scale.seeds}")
     return Evidence(
         spread([kept[full] - kept[by_region] for full, by_region in pairs]), "deviations"
     )

@@ -14,12 +14,12 @@ from regionnorm.measuring.report import interval_label
 from regionnorm.studies.cost import ASSUMED_TFLOPS, gpu_hours
 from regionnorm.studies.figures import plot
 from regionnorm.studies.photos import StudyData
-from regionnorm.studies.pictures import Context, draw_pictures
+from regionnorm.studies.pictures import Context, MissingWeightsError, draw_pictures
 from regionnorm.studies.plan import Group, Run, Study
 from regionnorm.studies.responses import response_table
 from regionnorm.studies.results import Results
 from regionnorm.studies.runner import Runner, Status
-from regionnorm.studies.sections import Figure, Section, Table
+from regionnorm.studies.sections import SECTION, Figure, Section, Table
 from regionnorm.studies.shift.section import shift_parts
 from regionnorm.studies.tables import make_tables, network_table
 from regionnorm.training.recipe import with_overrides
@@ -66,17 +66,33 @@ def conduct(
     folder.mkdir(parents=True, exist_ok=True)
     context = Context(study, runner.folder, data, folder, shown)
     tables: tuple[Table, ...] = make_tables(study, results)
-    figures: tuple[Figure, ...] = plot(study, results, folder) + draw_pictures(context)
-    if study.name == "shift":
-        more_tables, more_figures = shift_parts(context)
-        tables, figures = tables + more_tables, figures + more_figures
+    figures: tuple[Figure, ...] = plot(study, results, folder)
+    facts = _facts(study, results)
+    try:
+        figures += draw_pictures(context)
+        if study.name == "shift":
+            more_tables, more_figures = shift_parts(context)
+            tables, figures = tables + more_tables, figures + more_figures
+    except MissingWeightsError:
+        if shown is None and (kept := _kept(folder, facts)) is not None:
+            return kept
+        raise
     if study.name in _WITH_RESPONSES and (responses := response_table(context)):
         tables += (responses,)
     if study.groups:
         tables += (network_table(study.groups, results),)
-    section = Section(study.name, study.title, _facts(study, results), tables, figures)
+    section = Section(study.name, study.title, facts, tables, figures)
     section.save(folder)
     return section
+
+
+def _kept(folder: Path, facts: Sequence[str]) -> Section | None:
+    """The section that stands there, if it is of these runs and whole."""
+    if not (folder / SECTION).is_file():
+        return None
+    section = Section.load(folder)
+    whole = all((folder / figure.file).is_file() for figure in section.figures)
+    return section if whole and section.facts == tuple(facts) else None
 
 
 def _check_inputs(study: Study, data: StudyData, shown: Path | None) -> None:

@@ -28,7 +28,7 @@ from regionnorm.studies.plan import Group, PhotoKind, Run, Study
 from regionnorm.studies.results import RESULT
 from regionnorm.studies.sections import Figure
 
-__all__ = ["Context", "draw_pictures", "read_square"]
+__all__ = ["Context", "MissingWeightsError", "draw_pictures", "read_square"]
 
 Picture = npt.NDArray[Any]
 """``[H, W, 3]`` of uint8, or ``[H, W]`` of numbers, which are drawn with a colour bar."""
@@ -38,6 +38,10 @@ R6RN1, R7RN1 = "residual.5.first_norm", "residual.6.first_norm"
 R7RN2, R8RN2 = "residual.6.second_norm", "residual.7.second_norm"
 _NUMBERS = (3, 8, 13)  # photos that are shown
 _HOLES: tuple[Interval, ...] = ((0.2, 0.3), (0.3, 0.4), (0.2, 0.3))
+
+
+class MissingWeightsError(FileNotFoundError):
+    """A run came as a result alone, and the study looks into its network."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,11 @@ class Context:
         """The weights file of a run.
 
         Raises:
-            FileNotFoundError: The run came without, as a result alone.
+            MissingWeightsError: The run came without, as a result alone.
         """
         path = self.runs / run.name / "weights.safetensors"
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingWeightsError(
                 f"{path.parent} holds a result without weights, and {self.study.name} looks into "
                 f"the network; delete its {RESULT}, and the run is trained again"
             )

@@ -24,7 +24,7 @@ from regionnorm.inspecting.activity import REGIONS_AT, REGIONS_IN
 from regionnorm.inspecting.layers import learned_regions, mask_at, norm_layers
 from regionnorm.masks import Interval, evaluation_masks
 from regionnorm.measuring.report import interval_label
-from regionnorm.studies.pictures import Context, read_square
+from regionnorm.studies.pictures import Context, MissingWeightsError, read_square
 from regionnorm.studies.plan import Group
 from regionnorm.studies.sections import Table
 
@@ -177,7 +177,7 @@ def read_answers(folder: Path) -> list[Answer]:
 
 
 def _have_weights(context: Context, groups: Sequence[Group]) -> bool:
-    with suppress(FileNotFoundError):
+    with suppress(MissingWeightsError):
         return all(context.run_weights(run) for group in groups for run in group.runs)
     return False
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regionnorm.files.whole import atomic_path
 
-__all__ = ["Figure", "Section", "Table", "read_sections", "write_report"]
+__all__ = ["SECTION", "Figure", "Section", "Table", "read_sections", "write_report"]
 
 SECTION, NOTES = "section.json", "notes.md"
 

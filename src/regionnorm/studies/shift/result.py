@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-__all__ = ["PARTS", "PHOTO", "SEEDS", "Interval", "ShiftCell", "ShiftResult", "mean_of"]
+__all__ = [
+    "PARTS",
+    "PHOTO",
+    "SEEDS",
+    "Interval",
+    "ShiftCell",
+    "ShiftResult",
+    "mean_of",
+    "read_seeds",
+]
 
 PHOTO = "photo"
 """Beside the networks: the photo itself, its hole white as in eq. 2, normalised like IN."""
@@ -152,3 +163,24 @@ def mean_of(cells: Iterable[ShiftCell], field: str) -> float | None:
     """A field's mean over layers, without those that have none."""
     values = [value for cell in cells if (value := getattr(cell, field)) is not None]
     return sum(values) / len(values) if values else None
+
+
+def read_seeds(folder: Path) -> dict[tuple[str, int], dict[str, float | None]]:
+    """Each seed's shift by part, as the study kept it in its folder; empty if it has not.
+
+    Returns:
+        By network and seed.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = folder / SEEDS
+    if not path.is_file():
+        return {}
+    try:
+        return {
+            (row["network"], row["seed"]): {part: row[part] for part in PARTS}
+            for row in json.loads(path.read_text(encoding="utf-8"))
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what a study keeps ({error}); delete it") from error

@@ -13,10 +13,10 @@ from regionnorm.files.whole import atomic_path
 from regionnorm.imaging import image_to_tensor
 from regionnorm.masks import evaluation_masks
 from regionnorm.studies.figures import save_figure
-from regionnorm.studies.pictures import Context, read_square
+from regionnorm.studies.pictures import Context, MissingWeightsError, read_square
 from regionnorm.studies.sections import Figure, Table
 from regionnorm.studies.shift.measure import measure_shift
-from regionnorm.studies.shift.result import PARTS, SEEDS, mean_of
+from regionnorm.studies.shift.result import PARTS, SEEDS, mean_of, read_seeds
 from regionnorm.studies.shift.views import draw_shift, shift_tables
 
 __all__ = ["shift_parts"]
@@ -46,16 +46,20 @@ def shift_parts(context: Context) -> tuple[tuple[Table, ...], tuple[Figure, ...]
 
 
 def _seeds(context: Context, images: Tensor, masks: Masks) -> Table:
-    """The shift under the largest holes in every seed's networks, kept in ``seeds.json`` too."""
+    """The shift under the largest holes in every seed's networks, kept in ``seeds.json`` too.
+
+    Of a seed whose run came without weights, what was kept is shown.
+    """
+    before = read_seeds(context.folder)
     rows, kept = [], []
     for group in context.study.groups:
         for run in group.runs:
-            model = load_pretrained(context.run_weights(run))
-            cells = measure_shift({group.label: model}, images, masks).of(group.label)
-            means = {
-                part: mean_of((cell for cell in cells if cell.part == part), "shift")
-                for part in PARTS
-            }
+            try:
+                means = _means(context.run_weights(run), images, masks)
+            except MissingWeightsError:
+                if (group.label, run.recipe.seed) not in before:
+                    raise
+                means = before[group.label, run.recipe.seed]
             shown = ["-" if mean is None else f"{mean:.2f}" for mean in means.values()]
             rows.append((f"{group.label}, seed {run.recipe.seed}", *shown))
             kept.append({"network": group.label, "seed": run.recipe.seed, **means})
@@ -63,6 +67,12 @@ def _seeds(context: Context, images: Tensor, masks: Masks) -> Table:
         temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     caption = "Shift of the known pixels by seed, holes of 50 to 60 %, standard deviations"
     return Table(caption, ("", *PARTS), tuple(rows))
+
+
+def _means(weights: str, images: Tensor, masks: Masks) -> dict[str, float | None]:
+    """A network's mean shift by part."""
+    cells = measure_shift({"": load_pretrained(weights)}, images, masks).of("")
+    return {part: mean_of((c for c in cells if c.part == part), "shift") for part in PARTS}
 
 
 _CAPTION = (
