@@ -74,6 +74,25 @@ def test_atomic_path_keeps_the_old_file_when_the_block_fails(
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_atomic_path_writes_through_a_link_and_keeps_permissions(tmp_path: Path) -> None:
+    target, link, dangling = (tmp_path / "far" / "a.png", tmp_path / "b.png", tmp_path / "c.png")
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    link.symlink_to(Path("far") / "a.png")
+    dangling.symlink_to(Path("far") / "new.png")
+    for place in (link, dangling):
+        with atomic_path(place) as temporary:
+            temporary.write_bytes(b"new")
+        assert place.is_symlink() and place.read_bytes() == b"new"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(target.parent.iterdir()) == [target, target.with_name("new.png")]
+    circle = tmp_path / "d.png"
+    circle.symlink_to(circle)
+    with pytest.raises(OSError, match=r"cannot write .*d\.png"), atomic_path(circle):
+        pass
+
+
 def test_atomic_path_says_in_one_line_that_a_place_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for target in (tmp_path, tmp_path / "file" / "photo.png"):

@@ -114,7 +114,8 @@ def test_a_colour_key_is_previewed_without_loading_a_network(
 ) -> None:
     shown, saved = tmp_path / "shown.png", tmp_path / "saved.png"
     arguments = ("-m", "color:#00ff00", "--preview", shown, "--save-mask", saved)
-    assert run_cli("inpaint", photo, *arguments, "--model", "none such")[::2] == (0, "")
+    code, printed, error = run_cli("inpaint", photo, *arguments, "--model", "none such")
+    assert (code, printed, error) == (0, f"{saved}\n{shown}\n", "")
     assert read_mask(saved).sum() == 400
     assert (np.asarray(read_image(shown))[read_mask(saved)][:, 0] >= 170).all()
 

@@ -220,6 +220,23 @@ def test_a_second_run_adds_to_the_report(tmp_path: Path, folders: tuple[Path, Pa
     assert [row["status"] for row in rows(report)] == ["filled"] * 6 + ["skipped"] * 6
 
 
+@pytest.mark.parametrize("cut", [1, 2, 9, 60])
+def test_a_line_that_was_being_written_does_not_take_the_next_with_it(
+    tmp_path: Path, folders: tuple[Path, Path], cut: int
+) -> None:
+    (folders[0] / "0.png").write_bytes(b"no photo")
+    (folders[1] / "1.png").unlink()
+    report = tmp_path / "report.csv"
+    inpaint_path(red, *folders, tmp_path / "out", report=report)
+    whole = report.read_bytes()
+    for end in range(1, 8):
+        report.write_bytes(whole[: -cut * end])
+        before = len(rows(report))
+        inpaint_path(red, *folders, tmp_path / "out", report=report)
+        added = [Path(row["photo"]).name for row in rows(report)[before:]]
+        assert added == ["0.png", "1.jpg", "2.tif", "3.webp", "4.bmp", "5.gif"]
+
+
 def test_another_file_is_never_taken_for_a_report(
     tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:

@@ -125,6 +125,31 @@ def test_one_photo_has_no_frechet_distance() -> None:
     assert metric.compute() != metric.compute()  # nan
 
 
+def test_a_set_of_one_photo_is_refused_or_left_out(photo_folder: Callable[..., Path]) -> None:
+    def gray(image: Tensor, mask: Tensor) -> Tensor:
+        return torch.full_like(image, 0.5)
+
+    def measured(limit: int) -> Report:
+        return evaluate(
+            {"gray": gray},
+            open_source(folder),
+            size=48,
+            intervals=FEW,
+            limit=limit,
+            fid=lambda: FrechetDistance(Colours()),
+        )
+
+    folder = photo_folder(2, 48, 48)
+    with pytest.raises(ValueError, match="fid compares sets of photos, and there is 1"):
+        measured(1)
+    next(folder.iterdir()).write_bytes(b"no photo")
+    report = measured(2)
+    # Each interval is left with a photo, all together with two fills.
+    assert [row.fid is None for row in report.rows] == [True, True, False]
+    assert "NaN" not in report.to_json() and "| - |" in report.to_markdown()
+    assert Report.from_json(report.to_json()) == report
+
+
 def test_weights_that_are_here_are_used_without_being_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

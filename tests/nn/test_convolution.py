@@ -91,3 +91,14 @@ def test_a_padded_convolution_stays_in_half_precision_under_autocast():
     # Only the weight and the bias are cast, not the features.
     casts = [e for e in profile.key_averages() if e.key == "aten::_to_copy"]
     assert sum(event.count for event in casts) == 2
+
+
+def test_functional_transforms_see_the_convolutions_own_gradients():
+    narrow, plain = make_pair(3, 5, padding=2)
+    x = torch.randn(4, 1, 5, 9, 8).double()
+    for layer_gradients in (torch.func.grad, torch.func.jacrev):
+        found = []
+        for layer in (narrow, plain):
+            gradient = layer_gradients(lambda given, layer=layer: layer(given).square().sum())
+            found.append(torch.func.vmap(gradient)(x))
+        assert torch.allclose(*found, atol=1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,7 +201,7 @@ def inpaint(
             )
         told = save_mask is not None or preview is not None
         # Masks, previews and warnings are the same for each variant.
-        save_mask = preview = None
+        extras, save_mask, preview = (save_mask, preview), None, None
         for photo, line in outcome.warnings if variant == 0 else ():
             print_note(f"Warning: {photo}: {line}")
         _print_names("left out, no photos by their names", outcome.left_out)
@@ -215,6 +215,8 @@ def inpaint(
                 "--overwrite fills them again"
             )
         _print_done(outcome.done, len(outcome.skipped), target, folder)
+        if target is None and not outcome.failed:
+            _print_places(extras)
         if outcome.failed:
             return 1
         if target != outputs[-1] and isinstance(inpainter, _VaryingFill) and not inpainter.differ:
@@ -301,6 +303,12 @@ def _print_done(done: Sequence[Place], skipped: int, output: str | None, folder:
     elif done or skipped:
         there = f" ({skipped} were there already)" if skipped else ""
         typer.echo(f"{len(done)} photos in {printable(as_place(output or ''))}{there}")
+
+
+def _print_places(names: Iterable[str | None]) -> None:
+    for name in names:
+        if name is not None:
+            typer.echo(printable(as_place(name)))
 
 
 def serve_app(

@@ -44,7 +44,9 @@ def _places(folder: Path) -> Iterator[Path]:
         yield Path(wanted)
     yield folder / "__pycache__"
     caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    yield Path(caches or os.path.expanduser("~/.cache"))
+    cache = Path(caches or os.path.expanduser("~/.cache"))
+    if cache.is_absolute():  # a user without a home would get a folder called "~"
+        yield cache
     if not hasattr(os, "getuid"):  # where temporary files are each user's own
         yield Path(tempfile.gettempdir())
         return

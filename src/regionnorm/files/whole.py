@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +37,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields a temporary path in the same folder, with the same suffix, to an empty file that exists.
     Leaving the block normally moves it to ``path``; an exception removes it. Missing parent
-    folders are made. For a URL the file is written on this machine and sent as a whole.
+    folders are made. A link stays one, and what it leads to is written; a file that is replaced
+    keeps its permissions. For a URL the file is written on this machine and sent as a whole.
 
     Example:
         >>> with atomic_path("out/table.txt") as temporary:
@@ -52,17 +54,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     if target.is_dir():
         raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file inside it")
-    # A short random name of its own: a name near the length limit must not overflow.
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        place = target.resolve() if target.is_symlink() else target
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"cannot write {target}: its links lead in a circle; choose another place"
+        ) from error
+    # A short random name of its own: a name near the length limit must not overflow.
+    temporary = place.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         temporary.open("xb").close()
     except OSError as error:
         raise _cannot_write(target, error) from error
     try:
         yield temporary
+        with suppress(OSError):  # there is none yet, or the file system knows no permissions
+            shutil.copymode(place, temporary)
         try:
-            os.replace(temporary, target)
+            os.replace(temporary, place)
         except OSError as error:
             raise _cannot_write(target, error) from error
     finally:

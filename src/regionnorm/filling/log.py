@@ -97,3 +97,15 @@ def _start(file: TextIO, target: Path | RemotePath) -> None:
         csv.writer(file).writerow(_HEADER)
     elif next(csv.reader([first]), []) != list(_HEADER):
         raise ValueError(f"{target} exists and is no report of this program; name another file")
+    else:
+        _end_last_line(file)
+
+
+def _end_last_line(file: TextIO) -> None:
+    """Close a line that a killed run was writing, so that the next one is a row of its own."""
+    file.seek(0)
+    quotes, last = 0, ""
+    while chunk := file.read(1 << 20):
+        quotes, last = quotes + chunk.count('"'), chunk[-1]
+    if last != "\n" or quotes % 2:
+        file.write('"' * (quotes % 2) + "\r\n")

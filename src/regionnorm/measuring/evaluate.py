@@ -93,6 +93,8 @@ def evaluate(
     if size is not None and size > MAX_SIDE:
         raise ValueError(f"size must be at most {MAX_SIDE} pixels or None, got {size}")
     count = len(source) if limit is None else min(limit, len(source))
+    if fid is not None and count < 2:
+        raise ValueError(f"fid compares sets of photos, and there is {count}; give two or more")
     mask_set: FixedMasks | FolderMasks = FixedMasks(tuple(intervals), seed)
     if masks is not None:
         mask_set = FolderMasks.measure(masks, intervals, size, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ class Row:
         difference: PSNR minus the reference's on the same photos and masks, in dB; None for the
             reference itself and when there is none.
         extra: Further measures by name, low = better.
-        fid: Frechet inception distance of the whole group; None if it was not asked for.
+        fid: Frechet inception distance of the whole group; None if it was not asked for, or the
+            group is of a single photo.
     """
 
     model: str
@@ -262,7 +264,7 @@ def make_report(
                     **metrics,
                     difference=by_column.get((model, "difference")),
                     extra=further,
-                    fid=None if fid is None else round(fid[model, interval], _DECIMALS),
+                    fid=None if fid is None else _finite(fid[model, interval]),
                 )
             )
     return Report(
@@ -377,7 +379,7 @@ def _cells(
     first = report.rows[0]
     headings = ["hole", "model", "n"]
     headings += [_HEADINGS.get(name, name) for name in (*METRICS, *first.extra)]
-    if first.fid is not None:
+    if _has_fid(report):
         headings.append("FID")
     if report.difference_to is not None:
         headings.append(f"PSNR - {report.difference_to}, dB")
@@ -386,6 +388,15 @@ def _cells(
         rows = [row for row in report.rows if row.interval == interval]
         groups.append([_row_cells(row, rows, report, show) for row in rows])
     return headings, groups
+
+
+def _has_fid(report: Report) -> bool:
+    return any(row.fid is not None for row in report.rows)
+
+
+def _finite(distance: float) -> float | None:
+    """What JSON can hold: a single photo has no distance."""
+    return round(distance, _DECIMALS) if math.isfinite(distance) else None
 
 
 def _row_cells(
@@ -397,9 +408,10 @@ def _row_cells(
         best = max(means) if name in _HIGH_IS_BETTER else min(means)
         text = show(row.get(name), _DIGITS.get(name, 4), "")
         cells.append((text, len(group) > 1 and row.get(name).mean == best))
-    if row.fid is not None:
-        lowest = min(other.fid for other in group if other.fid is not None)
-        cells.append((f"{row.fid:.2f}", len(group) > 1 and row.fid == lowest))
+    if _has_fid(report):
+        lowest = min((other.fid for other in group if other.fid is not None), default=None)
+        text = "-" if row.fid is None else f"{row.fid:.2f}"
+        cells.append((text, len(group) > 1 and row.fid == lowest is not None))
     if report.difference_to is not None:
         text = "" if row.difference is None else show(row.difference, 2, "+")
         cells.append((text, False))

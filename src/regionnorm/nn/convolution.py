@@ -58,16 +58,22 @@ class _ShiftedSum(torch.autograd.Function):
     add a map of all channels for each group.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, partial: Tensor, out: int, rows: int) -> Tensor:
+    def forward(partial: Tensor, out: int, rows: int) -> Tensor:
         """Add the groups, half precision in float32."""
-        ctx.dtype, ctx.rows = partial.dtype, rows
         size = partial.shape[-2] - rows + 1
         half = partial.dtype in (torch.float16, torch.bfloat16)
         total = partial[:, :out, :size].to(torch.float32 if half else partial.dtype, copy=True)
         for row in range(1, rows):
             total += partial[:, row * out : (row + 1) * out, row : row + size]
         return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        """Keep what the gradient is made with; apart from forward, as torch.func asks."""
+        ctx.dtype, ctx.rows = inputs[0].dtype, inputs[2]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

@@ -81,3 +81,14 @@ def test_compiled_code_finds_a_place_where_package_and_home_are_read_only(
     settings = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(temporary)}
     maximum, folder, kept = run(package, **settings)
     assert maximum == 4 and folder.is_relative_to(temporary) and len(kept) == 1
+
+
+def test_no_folder_is_made_where_the_user_has_no_home(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "regionnorm" / "ops" / "cpu" / "kernels" / "__pycache__").touch()
+    monkeypatch.chdir(tmp_path)
+    # What "~" stays where neither HOME nor the list of users knows one.
+    settings = {"HOME": "~", "XDG_CACHE_HOME": "", "LOCALAPPDATA": "", "TMPDIR": str(tmp_path)}
+    assert run(package, **settings)[0] == 4
+    assert not (tmp_path / "~").exists()
