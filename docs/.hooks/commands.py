@@ -27,7 +27,7 @@ def describe() -> str:
     """All commands as Markdown, a section each, with their examples as code."""
     command = [sys.executable, "-m", "typer", "regionnorm.cli", "utils", "docs", "--name", PROGRAM]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    sections = text[text.index(f"## `{PROGRAM} ") :]
+    sections = text[text.index(f"## `{PROGRAM} ") :].replace("\b\n", "")  # click's "as it is"
     return re.sub(r"^Example:\n((?:  .*\n)+)", _fenced, sections, flags=re.MULTILINE)
 
 
