@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from runpy import run_path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.stopping import stop_if_asked
+from regionnorm.web.batches import _Batch, _Masks, _Sent
 from regionnorm.web.server import AppOptions, running
 
 Maker = Callable[..., Image.Image]
@@ -468,9 +470,9 @@ def test_zip_of_photos_comes_back_filled_by_one_mask(
     assert [one["photo"] for one in last["failed"]] == ["c.png"]
     assert "the mask is 50x40" in last["failed"][0]["error"]
     with zipfile.ZipFile(io.BytesIO(page.get(f"{batch}/filled.zip").content)) as packed:
-        assert packed.namelist() == ["a-filled.png", "b-filled.png"]
+        assert packed.namelist() == ["folder/a-filled.png", "folder/b-filled.png"]
         for name, photo in photos.items():
-            with packed.open(f"{name}-filled.png") as file:
+            with packed.open(f"folder/{name}-filled.png") as file:
                 expected = np.asarray(inpainter(photo, mask))
                 assert (pixels(Image.open(file)) == expected).all()
 
@@ -500,8 +502,12 @@ def test_masks_of_several_photos_are_found_by_name_or_made(
     assert (last["filled"], "no mask called b" in last["failed"][0]["error"]) == (1, True)
     assert page.post(f"{batch}/fills?rule=alpha").status_code == 400
     # What is filled stays; the rest is tried again.
+    page.post(f"{batch}/masks?name=b.png", png(make_mask(50, 40)))
+    told = lines(page.post(f"{batch}/fills"))
+    assert {line["photo"] for line in told if "photo" in line} == {"folder/b.png"}
     told = lines(page.post(f"{batch}/fills?rule=auto:scratches"))
-    assert {line["photo"] for line in told if "photo" in line} == {"b.png"}
+    # And what was filled by a mask is filled by what is found now.
+    assert {line["photo"] for line in told if "photo" in line} == {"folder/a.png", "folder/b.png"}
 
 
 def test_photos_in_which_nothing_is_found_come_back_as_they_are(
@@ -531,6 +537,149 @@ def test_what_is_no_photo_or_zip_is_refused(
     batch = f"batches/{page.post('batches').json()['batch']}"
     answer = page.post(f"{batch}/photos?name={name}", content)
     assert (answer.status_code, words in answer.json()["error"]) == (400, True)
+
+
+def files_of(page: Page) -> list[Path]:
+    """What the server keeps of a visitor."""
+    (folder,) = Path(tempfile.gettempdir()).glob(f"regionnorm-app-*/sessions/{page.visitor}")
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+class Batch:
+    """Several photos at once, with masks that show which of them was used."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.path = f"batches/{page.post('batches').json()['batch']}"
+
+    def send(self, kind: str, name: str, content: bytes) -> Any:
+        return self.page.post(f"{self.path}/{kind}?name={name}", content)
+
+    def mask(self, name: str, left: int) -> None:
+        mask = Image.new("L", (60, 40))
+        mask.paste(255, (left, 10, left + 6, 30))
+        self.send("masks", name, png(mask))
+
+    def fill(self, rule: str = "") -> Any:
+        return lines(self.page.post(f"{self.path}/fills{rule and f'?rule={rule}'}"))[-1]
+
+    def holes(self, **photos: Image.Image) -> dict[str, int]:
+        """Of each result in the zip, where its hole begins."""
+        found = {}
+        with zipfile.ZipFile(io.BytesIO(self.page.get(f"{self.path}/filled.zip").content)) as zip:
+            for name in zip.namelist():
+                with zip.open(name) as file:
+                    photo = photos[name[0]]
+                    changed = (pixels(Image.open(file)) != np.asarray(photo)).any(axis=(0, 2))
+                found[name] = int(np.flatnonzero(changed)[0])
+        return found
+
+
+@pytest.fixture
+def batch(page: Page) -> Batch:
+    return Batch(page)
+
+
+def test_a_better_mask_fills_its_photo_anew(batch: Batch, make_photo: Maker) -> None:
+    photo = make_photo(60, 40)
+    batch.send("photos", "a.png", png(photo))
+    batch.send("photos", "b.png", png(photo))
+    batch.mask("a.png", 5)
+    batch.mask("b.png", 15)
+    assert batch.fill()["filled"] == 2
+    batch.mask("a.png", 30)
+    last = batch.fill()
+    assert (last["filled"], last["failed"]) == (2, [])
+    assert batch.holes(a=photo, b=photo) == {"a-filled.png": 30, "b-filled.png": 15}
+    # What a page that was loaded anew asks for.
+    told = batch.page.get(batch.path).json()
+    assert (told["photos"], told["masks"], told["filled"], told["busy"]) == (2, 2, 2, False)
+    # Nothing is left of what was replaced: two photos, two masks, two results and the zip.
+    assert len(files_of(batch.page)) == 7
+
+
+def test_folders_tell_photos_of_one_name_apart(batch: Batch, make_photo: Maker) -> None:
+    photo = make_photo(60, 40)
+    for folder, left in (("a", 5), ("b", 25)):
+        batch.send("photos", f"photos/{folder}/1.png", png(photo))
+        batch.mask(f"masks/{folder}/1.png", left)
+    last = batch.fill()
+    assert (last["filled"], last["failed"]) == (2, [])
+    assert batch.holes(a=photo, b=photo) == {"a/1-filled.png": 5, "b/1-filled.png": 25}
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks", "found"),
+    [
+        # As files, without folders, two photos of one name cannot be told apart.
+        (["1.png", "1.png", "2.png"], ["1.png", "2.png"], {"2.png": "2.png"}),
+        (["1.png", "1.bmp"], ["1.png", "2.png"], {"1.png": "1.png"}),
+        (["1.bmp", "2.bmp"], ["1.png", "1.gif", "2.png"], {"2.bmp": "2.png"}),
+        (["1.png", "trip/2.png"], ["1.png", "2.png"], {"1.png": "1.png", "trip/2.png": "2.png"}),
+        (["a/1.png", "b/1.png"], ["1.png", "2.png"], {}),
+        (["in/1.jpg", "in/b/1.jpg"], ["m/1.png", "m/b/1.png"], None),
+        (["1.png", "1.png"], ["any.png"], None),
+    ],
+)
+def test_masks_are_paired_only_where_one_can_be_meant(
+    photos: list[str], masks: list[str], found: dict[str, str] | None
+) -> None:
+    given = _Batch(Path())
+    for kept, names in ((given.photos, photos), (given.masks, masks)):
+        for name in names:
+            given.keep(_Sent(Path(name), PurePosixPath(name), 1), kept)
+    pairs = {}
+    for name, photo in given.photos.items():
+        try:
+            pairs[name] = str(_Masks(given, "").find(photo))
+        except ValueError as error:
+            assert "mask" in str(error)
+    wanted = dict(zip(given.photos, masks * 2, strict=False)) if found is None else found
+    assert pairs == wanted
+
+
+def test_what_was_refused_leaves_room(
+    batch: Batch, make_photo: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionnorm.web.batches._MOST_FILES", 3)
+    photo = png(make_photo(30, 20))
+    monkeypatch.setattr("regionnorm.web.batches._MOST_BYTES", 4 * len(photo))
+    four = zipped(**dict.fromkeys("wxyz", make_photo(30, 20)))
+    answer = batch.send("photos", "all.zip", four)
+    assert (answer.status_code, "drop fewer" in answer.json()["error"]) == (400, True)
+    for name in ("a.png", "b.png", "c.png"):
+        assert batch.send("photos", name, photo).status_code == 200
+    for _ in range(2):
+        assert batch.send("photos", "d.png", photo).status_code == 400
+    # One mask fits beside three photos, and another in its place.
+    for _ in range(3):
+        assert batch.send("masks", "m.png", photo).json() == {"photos": 3, "masks": 1}
+    assert len(files_of(batch.page)) == 4
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_of_a_damaged_zip_nothing_is_taken(batch: Batch, make_photo: Maker, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("good.png", png(make_photo(30, 20)))
+        archive.writestr("bad.png", bytes(range(256)) * 40)
+    content = bytearray(buffer.getvalue())
+    with zipfile.ZipFile(buffer) as archive:
+        start = archive.getinfo("bad.png").header_offset + 45
+    content[start : start + 12] = b"\xff" * 12
+    answer = batch.send("photos", "all.zip", bytes(content))
+    assert (answer.status_code, "cannot be unpacked" in answer.json()["error"]) == (400, True)
+    assert batch.page.get(batch.path).json()["photos"] == 0
+    assert not files_of(batch.page)
+
+
+def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(
+    batch: Batch, make_photo: Maker
+) -> None:
+    batch.send("photos", "a.png", png(make_photo(60, 40)))
+    batch.send("masks", "a.png", png(Image.new("1", (7000, 7000))))
+    (failed,) = batch.fill()["failed"]
+    assert "49 megapixels; up to" in failed["error"]
 
 
 def test_zip_that_unpacks_to_too_much_is_refused(page: Page) -> None:

@@ -1223,6 +1223,47 @@ def test_several_photos_are_filled_at_once(
     expect(dialog.locator(".rn-note")).to_contain_text("1 photo filled.")
 
 
+def test_several_photos_outlive_a_reload_and_a_broken_connection(
+    page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    for seed in range(3):
+        make_photo(60, 40, seed=seed).save(tmp_path / f"{seed}.png")
+    make_mask(60, 40).save(tmp_path / "mask.png")
+    menu(page, "batch")
+    dialog = page.locator(".rn-batch")
+    note = dialog.locator(".rn-note")
+    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "0.png")
+    expect(note).to_contain_text("1 photo")
+    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    expect(note).to_contain_text("1 mask")
+    # The answer to the first two times that filling is asked for breaks off.
+    page.evaluate(
+        """() => {
+          const ask = window.fetch;
+          let left = 2;
+          window.fetch = async (address, ...how) => {
+            if (!String(address).includes('/fills') || !left--) return ask(address, ...how);
+            throw new TypeError('network error');
+          };
+        }"""
+    )
+    dialog.locator("[data-batch=start]").click()
+    expect(note).to_contain_text("1 photo filled.")
+    page.reload()
+    menu(page, "batch")
+    expect(note).to_contain_text("1 photo filled.")
+    with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
+        assert packed.namelist() == ["0-filled.png"]
+    dialog.locator("[data-take=photos] input").set_input_files(
+        [tmp_path / "1.png", tmp_path / "2.png"]
+    )
+    expect(note).to_contain_text("3 photos, 1 mask")
+    dialog.locator("[data-batch=anew]").click()
+    page.reload()
+    menu(page, "batch")
+    expect(note).to_have_text("")
+
+
 def test_photos_and_masks_that_come_at_once_come_together(
     page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
 ) -> None:

@@ -1,6 +1,10 @@
 // Several photos at once: dropped as files, folders or zips, filled one after the other, and given
 // back as a zip.
 
+import { Refused } from './server.js';
+
+const KEPT = 'regionnorm-batch'; // in this tab, through a reload
+
 export class Batch {
   constructor(dialog, server, say) {
     Object.assign(this, { dialog, server, say, busy: 0, sent: Promise.resolve() });
@@ -27,7 +31,10 @@ export class Batch {
       if ((event.ctrlKey || event.metaKey) && event.key === 'Enter' && !this.start.disabled) this.fill();
     });
     this.zip.addEventListener('click', () => save(this.server.address(`batches/${this.number}/filled.zip`), 'filled.zip'));
-    this.anew.addEventListener('click', () => this.begin());
+    this.anew.addEventListener('click', () => {
+      this.begin();
+      this.remember();
+    });
     this.begin();
   }
 
@@ -39,9 +46,27 @@ export class Batch {
     this.refresh();
   }
 
-  open() {
+  async open() {
     this.refresh();
     this.dialog.showModal();
+    const kept = this.number ? null : recall();
+    if (!kept?.number || kept.visitor !== this.server.visitor || this.busy) return;
+    // The page was loaded anew.
+    this.busy++;
+    try {
+      const told = await this.server.ask('GET', `batches/${kept.number}`);
+      [this.number, this.counts] = [kept.number, told];
+      this.busy--;
+      this.show(told);
+    } catch {
+      this.busy--; // not kept any more
+    }
+  }
+
+  remember() {
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({ visitor: this.server.visitor, number: this.number }));
+    } catch {} // private windows may refuse
   }
 
   // What comes while other files are on their way waits for them: they begin the batch.
@@ -59,7 +84,9 @@ export class Batch {
       this.refresh(`Sending ${index + 1} of ${files.length}…`);
       try {
         this.number ??= (await this.server.ask('POST', 'batches')).batch;
-        this.counts = await this.server.ask('POST', `batches/${this.number}/${kind}?name=${encodeURIComponent(file.name)}`, file);
+        this.remember();
+        const name = encodeURIComponent(file.inside ?? (file.webkitRelativePath || file.name));
+        this.counts = await this.server.ask('POST', `batches/${this.number}/${kind}?name=${name}`, file);
       } catch (error) {
         failed.push(error.message);
       }
@@ -85,13 +112,10 @@ export class Batch {
     this.track.hidden = false;
     const rule = this.rule.checked ? `?rule=${this.what.value}` : '';
     try {
-      const last = await this.server.follow('POST', `batches/${this.number}/fills${rule}`, undefined, (line) => this.tell(line));
+      const last = await this.followed(`batches/${this.number}/fills${rule}`);
       if (last.state !== 'done') throw new Error(last.error ?? 'The photos were not filled; try again.');
       this.busy--;
-      const untouched = last.unchanged ? ` Nothing was found in ${last.unchanged}, which stay as they are.` : '';
-      this.refresh(`${count(last.filled, 'photo')} filled.${untouched}`);
-      this.zip.hidden = !(last.filled || last.unchanged);
-      if (last.failed.length) this.say('batch', last.failed.map(({ photo, error }) => `${photo}: ${error}`).slice(0, 5).join(' · '));
+      this.show(last);
     } catch (error) {
       this.busy--;
       this.refresh();
@@ -100,11 +124,43 @@ export class Batch {
     this.track.hidden = true;
   }
 
+  // A connection that breaks stops the work; asked for again it goes on with the next photo.
+  async followed(path) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.server.follow('POST', path, undefined, (line) => {
+          attempt = 0;
+          this.tell(line);
+        });
+      } catch (error) {
+        // Right after a break, the server may not have noticed it yet.
+        if ((error instanceof Refused && !(attempt && error.message.includes('being filled'))) || attempt > 5) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** attempt));
+    }
+  }
+
+  // What became of the photos.
+  show({ filled, unchanged, failed }) {
+    const untouched = unchanged ? ` Nothing was found in ${unchanged}, which stay as they are.` : '';
+    this.refresh(filled || unchanged || failed.length ? `${count(filled, 'photo')} filled.${untouched}` : undefined);
+    this.zip.hidden = !(filled || unchanged);
+    if (failed.length) this.say('batch', failed.map(({ photo, error }) => `${photo}: ${error}`).slice(0, 5).join(' · '));
+  }
+
   tell({ photo, number = 0, of = 0, done = 0, packing }) {
     const share = packing ? 1 : (number + done) / Math.max(1, of);
     this.track.firstElementChild.style.width = `${100 * share}%`;
     this.track.setAttribute('aria-valuenow', Math.round(100 * share));
     this.refresh(packing ? 'Packing…' : `Filling ${number + 1} of ${of}: ${photo}`);
+  }
+}
+
+function recall() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT));
+  } catch {
+    return null;
   }
 }
 
@@ -125,8 +181,11 @@ export async function filesOf(transfer) {
   const files = [];
   const walk = async (entry) => {
     if (entry.name.startsWith('.')) return;
-    if (entry.isFile) files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
-    else {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      file.inside = entry.fullPath.slice(1); // with its folders, which tell files of one name apart
+      files.push(file);
+    } else {
       const reader = entry.createReader();
       // A reader gives a hundred at a time.
       for (;;) {
