@@ -21,7 +21,7 @@ def test_the_default_is_a_device_that_works() -> None:
     assert torch.ones(2, device=pick_device()).sum() == 2
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x", "meta"])
 def test_an_unusable_device_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         pick_device(name)

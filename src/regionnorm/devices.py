@@ -30,8 +30,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device.lower() if isinstance(device, str) else device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=chosen).tolist()  # which "meta" cannot
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"device {str(device)!r} cannot be used on this machine; try 'cpu'"
         ) from error

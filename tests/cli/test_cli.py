@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import regionnorm
+from regionnorm.cli import console
 from regionnorm.imaging import read_image, read_mask
 
 RunCli = Callable[..., tuple[int, str, str]]
@@ -339,6 +341,59 @@ def test_evaluate_prints_and_saves_the_table(
     assert str(report / "report.md") in out
     rows = json.loads((report / "report.json").read_text())["rows"]
     assert len(rows) == 2 * (6 + 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "encoding", "code"),
+    [("/dev/full", "utf-8", 2), (os.devnull, "ascii", 0), (None, "utf-8", 0)],
+)
+def test_a_report_is_there_whatever_becomes_of_the_table(
+    tmp_path: Path, photo_folder: FolderMaker, output: str | None, encoding: str, code: int
+) -> None:
+    if output is not None and not os.path.exists(output):
+        pytest.skip("this system has no device that is full")
+    command = [sys.executable, "-m", "regionnorm", "evaluate", "ns", "--metric", "none"]
+    command += ["--data", photo_folder(1), "--size", "32", "--report", tmp_path / "report"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    if output is None:  # closed, as where there is no console
+        shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+        run = subprocess.run(shell, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    else:
+        with open(output, "w") as file:
+            run = subprocess.run(
+                command,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+    assert (run.returncode, "Traceback" in run.stderr) == (code, False), run.stderr
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
+
+
+def test_measures_that_are_not_known_are_told_all_there_are(
+    run_cli: RunCli, photo_folder: FolderMaker
+) -> None:
+    code, _, err = run_cli("evaluate", "ns", "--data", photo_folder(1), "--metric", "foo")
+    assert code == 2
+    assert "choose from feature_distance, texture_distance, lpips, fid, none" in err
+
+
+def test_evaluate_takes_no_photos_for_masks(run_cli: RunCli, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        gray = np.random.default_rng(seed).integers(60, 200, (40, 50, 3), np.uint8)
+        Image.fromarray(gray).save(photos / f"{seed}.png")
+    given = ("--data", photos, "--masks", photos, "--size", 32, "--metric", "none")
+    code, _, err = run_cli("evaluate", "ns", *given)
+    assert (code, "2 cannot be read or look like photos" in err) == (2, True)
+
+
+def test_workers_get_a_gpu_however_it_is_written() -> None:
+    asked = [console.wants_gpu(name) for name in (None, "cpu", "cuda", "CUDA:1")]
+    assert asked == [None, False, True, True]
 
 
 def test_evaluate_tells_before_the_work_that_a_report_cannot_be_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -318,6 +319,56 @@ def test_variants_go_into_the_folder_that_is_named(
     assert code == 0, err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"{photo.stem}-{number}{photo.suffix}" for number in (1, 2)]
+
+
+def test_variants_go_where_a_single_fill_would(
+    tmp_path: Path, run_cli: RunCli, photo: Path, mask: Path, small_weights: Path
+) -> None:
+    given = ("inpaint", photo, "-m", mask, "--model", small_weights, "--variants", 2)
+    assert run_cli(*given, "-o", tmp_path / "new")[0] == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{photo.stem}-1.png"]
+    code, _, err = run_cli(
+        *given, "-o", tmp_path / "w.png", "--save-mask", tmp_path / "w-2.png", "--overwrite"
+    )
+    assert (code, "named for the variant 2 and for the mask" in err) == (2, True)
+
+
+def test_names_that_the_output_cannot_show_are_no_failure(
+    tmp_path: Path, photo: Path, mask: Path, small_weights: Path
+) -> None:
+    result = tmp_path / "結果.png"
+    command = [sys.executable, "-m", "regionnorm", "inpaint", photo, "-m", mask, "-o", result]
+    run = subprocess.run(
+        [*command, "--model", small_weights],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.strip().endswith(b"\\u7d50\\u679c.png") and result.is_file()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--strategy", "strategy 'foo'"),
+        ("--method", "method 'foo'"),
+        ("--device", "device 'foo'"),
+    ],
+)
+def test_a_preview_takes_no_options_that_a_fill_would_refuse(
+    tmp_path: Path, run_cli: RunCli, photo: Path, mask: Path, option: str, words: str
+) -> None:
+    shown = tmp_path / "shown.png"
+    code, _, err = run_cli("inpaint", photo, "-m", mask, "--preview", shown, option, "foo")
+    assert (code, words in err, shown.exists()) == (2, True, False)
+
+
+def test_an_empty_file_is_called_empty(run_cli: RunCli, tmp_path: Path, mask: Path) -> None:
+    (tmp_path / "zero.png").touch()
+    given = (tmp_path / "zero.png", "-m", mask, "--preview", tmp_path / "shown.png")
+    code, _, err = run_cli("inpaint", *given)
+    assert (code, "zero.png is empty; use an intact copy" in err) == (1, True)
 
 
 def test_masks_of_photos_that_are_skipped_are_said_to_be_missing(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import threading
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from regionnorm.files.pairing import count_results
 from regionnorm.filling.batch import BatchReport, inpaint_path
 from regionnorm.filling.expand import Margins
 from regionnorm.imaging import read_image, read_mask
@@ -218,6 +221,117 @@ def test_a_second_run_adds_to_the_report(tmp_path: Path, folders: tuple[Path, Pa
     for _ in range(2):
         inpaint_path(red, *folders, tmp_path / "out", report=report)
     assert [row["status"] for row in rows(report)] == ["filled"] * 6 + ["skipped"] * 6
+
+
+def test_a_folder_interrupted_in_the_middle_reports_all_that_is_there(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(photo: Image.Image, hole: object) -> Image.Image:
+        begun.release()
+        assert go_on.wait(60)
+        return photo
+
+    def interrupt() -> None:
+        for _ in range(3):
+            begun.acquire()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        go_on.set()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    report, out = tmp_path / "report.csv", tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        inpaint_path(slow, *folders, out, report=report, jobs=3)
+    told = {Path(row["result"]).name for row in rows(report)}
+    assert told == {path.name for path in out.iterdir()} and len(told) == 3
+
+
+def test_a_photo_that_failed_is_not_taken_for_done_by_anothers_result(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    make_photo(40, 30).save(photos / "a.bmp.png")
+    (photos / "a.bmp").write_bytes(b"no photo")
+    for _ in range(2):
+        report = inpaint_path(red, photos, tmp_path / "mask.png", out)
+        assert [path.name for path, _ in report.failed] == ["a.bmp"]
+    make_photo(40, 30).save(photos / "a.bmp")
+    report = inpaint_path(red, photos, tmp_path / "mask.png", out)
+    assert [path.name for path in report.done] == ["a.bmp"]
+    # A result that its own format cannot hold does not take the place of another photo's either.
+    image = make_photo(40, 30).convert("RGBA")
+    image.putalpha(90)
+    for name, kind in (("b.jpg", "PNG"), ("b.jpg.png", "PNG")):
+        image.save(photos / name, kind)
+    report = inpaint_path(red, photos, tmp_path / "mask.png", out, overwrite=True)
+    assert [path.name for path, _ in report.failed] == ["b.jpg"]
+    assert "is the result of another photo; rename one" in report.failed[0][1]
+
+
+def test_a_folder_named_like_a_result_is_none(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    (tmp_path / "photos").mkdir()
+    make_photo(40, 30).save(tmp_path / "photos" / "a.png")
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    (tmp_path / "out" / "a.png").mkdir(parents=True)
+    report = inpaint_path(red, tmp_path / "photos", tmp_path / "mask.png", tmp_path / "out")
+    assert [path.name for path, _ in report.failed] == ["a.png"]
+
+
+def test_names_as_long_as_they_can_be_are_filled_and_found_again(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    (tmp_path / "photos").mkdir()
+    make_photo(40, 30).save(tmp_path / "photos" / f"{'x' * 251}.png")
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    where = tmp_path / "photos", tmp_path / "mask.png", tmp_path / "out"
+    assert len(inpaint_path(red, *where).done) == 1
+    assert len(inpaint_path(red, *where).skipped) == 1
+    assert count_results(*where, recursive=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "other"),
+    [
+        ("new/", {"save_mask": "new/photo.png"}),
+        ("new", {"preview": "new/photo.png"}),
+        ("new/", {"report": "new/photo.png"}),
+    ],
+)
+def test_a_result_in_a_folder_is_not_written_over_what_else_is_named(
+    tmp_path: Path,
+    make_photo: Maker,
+    make_mask: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    other: dict[str, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photo(40, 30).save("photo.png")
+    make_mask(40, 30).save("mask.png")
+    with pytest.raises(ValueError, match=r"is named for the result and for the|named for the"):
+        inpaint_path(red, "photo.png", "mask.png", output, **other)
+    assert not Path("new").exists()
+
+
+def test_masks_and_results_of_nested_folders_stay_apart(
+    tmp_path: Path, make_photo: Maker, make_mask: Maker
+) -> None:
+    for name in ("a.png", "sub/a.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        make_photo(40, 30).save(tmp_path / "photos" / name)
+    make_mask(40, 30).save(tmp_path / "mask.png")
+    where = tmp_path / "photos", tmp_path / "mask.png", tmp_path / "out"
+    inside = tmp_path / "out" / "sub"
+    with pytest.raises(ValueError, match=r"the mask of a\.png and the result of sub/a\.png would"):
+        inpaint_path(red, *where, recursive=True, save_mask=inside)
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert len(inpaint_path(red, *where, save_mask=inside).done) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 9, 60])

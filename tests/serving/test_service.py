@@ -60,8 +60,14 @@ class Slow(Inpainter):
 @contextmanager
 def running(inpainter: Inpainter, **options: Any) -> Iterator[int]:
     """The port of a service with these limits."""
+    with served(build_service(inpainter, ServiceOptions(**options))) as port:
+        yield port
+
+
+@contextmanager
+def served(app: Any) -> Iterator[int]:
+    """The port at which an app answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        app = build_service(inpainter, ServiceOptions(**options))
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -194,6 +200,50 @@ def test_messages_name_no_options_of_the_command_line(
     assert status == 400 and "--" not in str(content)
 
 
+def test_what_is_no_form_is_refused_unread(service: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service, timeout=30)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/fill", b"a=1&" * 10_000, headers)
+    answer = connection.getresponse()
+    assert answer.status == 400
+    assert "send a form, multipart/form-data" in json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_what_fails_unexpectedly_is_said_and_counted(
+    make_photo: Maker,
+    make_mask: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("inside")
+
+    monkeypatch.setattr("regionnorm.serving.service._Service._answer", fail)
+    body = form(photo=png(make_photo(40, 30)), mask=png(make_mask(40, 30)))
+    inpainter = Slow()
+    inpainter.go.set()
+    with running(inpainter) as port:
+        status, headers, content = ask(port, body=body)
+        assert (status, headers["Content-Type"]) == (500, "application/json")
+        assert "failed on the server" in json.loads(content)["error"]
+        counted = ask(port, "/metrics")[2]
+    assert re.search(rb'^regionnorm_requests_total\{code="500"\} 1', counted, re.M)
+    assert "KeyError" in caplog.text
+
+
+def test_it_works_below_a_path(small_weights: Path, make_photo: Maker, make_mask: Maker) -> None:
+    starlette = pytest.importorskip("starlette.applications")
+    routing = pytest.importorskip("starlette.routing")
+    service = build_service(Inpainter(small_weights, device="cpu"), ServiceOptions())
+    above = starlette.Starlette(routes=[routing.Mount("/x", service)])
+    body = form(photo=png(make_photo(40, 30)), mask=png(make_mask(40, 30)))
+    with served(above) as port:
+        assert ask(port, "/x/readyz")[0] == 200
+        assert ask(port, "/x/fill", body=body)[0] == 200
+        assert ask(port, "/x/fill", body=form(rule="alpha"))[0] == 400
+
+
 def test_photos_of_too_many_pixels_are_not_decoded(service: int, make_mask: Maker) -> None:
     huge = png(Image.new("1", (3000, 2000)))
     for parts in ({"photo": huge, "rule": "alpha"}, {"photo": png(make_mask(9, 9)), "mask": huge}):
@@ -305,3 +355,30 @@ def test_stopped_service_finishes_what_it_has_taken_on(
         assert process.wait(10) == 0
     with pytest.raises(ConnectionRefusedError):
         ask(port, "/healthz")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_the_first_request_ends_it_well(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    script = tmp_path / "compiling.py"
+    script.write_text(
+        "import time\n"
+        "import torch\n"
+        "from regionnorm.filling.inpainter import Inpainter\n"
+        "from regionnorm.serving import serve\n"
+        "class Compiling(Inpainter):\n"
+        "    def warm_up(self):\n"
+        "        time.sleep(60)\n"
+        "tell = lambda url: print(url, flush=True)\n"
+        "serve(Compiling(torch.nn.Identity()), port=0, on_start=tell)\n"
+    )
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "http" in process.stdout.readline()
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")

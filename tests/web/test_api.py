@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -9,12 +10,12 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from runpy import run_path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.stopping import stop_if_asked
+from regionnorm.web.api import PageApi
 from regionnorm.web.batches import _Batch, _Masks, _Sent
 from regionnorm.web.server import AppOptions, running
 
@@ -437,6 +439,20 @@ def test_digits_of_other_scripts_are_refused_wherever_a_number_is_expected(
     opened = page.open("photo-filled-٣.png", make_photo(60, 40))
     name = page.fill(opened, (5, 5, 20, 20))[-1]["picture"]["name"]
     assert name == "photo-filled-٣-filled.png"
+
+
+@pytest.mark.parametrize(("size", "on_disk"), [(1000, False), (2**22, True)])
+def test_bodies_of_many_requests_do_not_fill_the_memory(size: int, on_disk: bool) -> None:
+    class Request:
+        async def stream(self) -> AsyncIterator[bytes]:
+            for _ in range(4):
+                yield bytes(size // 4)
+
+    async def read() -> tuple[bool, int]:
+        async with PageApi.body(cast(Any, None), Request()) as file:
+            return cast(Any, file)._rolled, len(file.read())
+
+    assert asyncio.run(read()) == (on_disk, size)
 
 
 # --- several photos at once ----------------------------------------------------------------------

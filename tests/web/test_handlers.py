@@ -132,9 +132,10 @@ def test_as_many_pictures_are_kept_as_the_history_holds(
 def test_fewer_large_pictures_are_kept(
     handlers: Handlers, visitor: Visitor, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = photo.stat().st_size
+    opened(handlers, photo, visitor)
+    size = sum(path.stat().st_size for path in visitor.folder.rglob("*") if path.is_file())
     monkeypatch.setattr("regionnorm.web.visitors._MOST_BYTES", 3.5 * size)
-    for _ in range(5):
+    for _ in range(4):
         opened(handlers, photo, visitor)
     assert len(files_in(visitor.folder)) == 3
     monkeypatch.setattr("regionnorm.web.visitors._MOST_BYTES", size / 2)
@@ -337,6 +338,38 @@ def test_another_that_would_be_the_same_is_said_so_in_one_line(
     with pytest.raises(ValueError, match="nothing is filled yet"):
         handlers.another(result.origin, visitor)
     assert files_in(visitor.folder) == before
+
+
+def test_newcomers_without_photos_push_nobody_out(
+    handlers: Handlers, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regionnorm.web.visitors._MOST_VISITORS", 3)
+    visitors = Visitors(handlers.store.private)
+    busy = [visitors.new(), visitors.new()]
+    for visitor in busy:
+        opened(handlers, photo, visitor)
+    for _ in range(9):
+        last = visitors.new()
+    assert all(visitors.knows(visitor.name) for visitor in (*busy, last))
+    # Where all have brought something, who was not seen for longest leaves.
+    opened(handlers, photo, last)
+    visitors.get(busy[0].name)
+    newest = visitors.new()
+    left = [visitors.knows(visitor.name) for visitor in (*busy, last, newest)]
+    assert left == [True, False, True, True]
+
+
+def test_what_is_made_of_a_picture_counts_as_the_visitors(
+    handlers: Handlers, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = Visitors(handlers.store.private).new()
+    pictures = [opened(handlers, photo, visitor) for _ in range(4)]
+    monkeypatch.setattr("regionnorm.web.visitors._MOST_BYTES", 100_000)
+    made = pictures[-1].path.parent / "made"
+    made.mkdir(exist_ok=True)
+    (made / "view.png").write_bytes(bytes(100_000))
+    opened(handlers, photo, visitor)
+    assert pictures[-1] in visitor.pictures and pictures[0] not in visitor.pictures
 
 
 def test_visitors_that_leave_leave_nothing(handlers: Handlers, photo: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -152,6 +154,27 @@ def test_what_goes_wrong_is_kept_and_the_line_goes_on(line: Line) -> None:
     with line.watched(jobs[0]), line.watched(jobs[1]):
         assert all(job.ended.wait(PATIENCE) for job in jobs)
     assert (jobs[0].state, str(jobs[0].error), jobs[1].result) == ("failed", "no", "done")
+
+
+def test_of_what_went_wrong_the_words_are_kept_and_no_photo(line: Line) -> None:
+    class Photo:
+        pass
+
+    seen: list[weakref.ref[Photo]] = []
+
+    def fail() -> None:
+        photo = Photo()
+        seen.append(weakref.ref(photo))
+        try:
+            raise KeyError("inside")
+        except KeyError as error:
+            raise ValueError("no") from error
+
+    job = joined(line, fail)
+    with line.watched(job):
+        assert job.ended.wait(PATIENCE)
+    gc.collect()
+    assert str(job.error) == "no" and seen[0]() is None
 
 
 def test_full_line_sends_away_politely() -> None:

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from PIL import Image
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.web.server import AppOptions, running
+from regionnorm.web.server import AppOptions, _check_port, running
 
 Maker = Callable[..., Image.Image]
 RunCli = Callable[..., tuple[int, str, str]]
@@ -248,14 +250,53 @@ def test_full_queue_sends_requests_away_politely(
     ):
         first = client.submit(*pair, api_name="/inpaint")
         assert started.wait(120)
-        second = client.submit(*pair, api_name="/inpaint")
-        while second.status().code.name not in ("IN_QUEUE", "PROCESSING"):
-            pass
-        third = client.submit(*pair, api_name="/inpaint")
-        with pytest.raises(Exception, match="Queue is full"):
-            third.result(timeout=120)
+        others = [client.submit(*pair, api_name="/inpaint") for _ in range(2)]
+        while not (refused := [job for job in others if job.done()]):
+            time.sleep(0.02)
+        with pytest.raises(Exception, match=r"many others are waiting|Queue is full"):
+            refused[0].result()
         go_on.set()
+        waited = [first, *(job for job in others if job is not refused[0])]
+        assert all(Path(job.result(timeout=120)).is_file() for job in waited)
+
+
+def test_programs_wait_in_one_line_in_the_order_they_came(
+    tmp_path: Path, files: Callable[..., tuple[Path, Path]]
+) -> None:
+    started, go_on, filled = threading.Event(), threading.Event(), []
+
+    def slow(image: Image.Image, mask: object) -> Image.Image:
+        filled.append(image.size[0])
+        started.set()
+        assert go_on.wait(120)
+        return image
+
+    pair = [handle_file(path) for path in files(0)]
+    with (
+        running(slow, AppOptions(port=0)) as (_, url),  # type: ignore[arg-type]
+        closing_client(url, tmp_path) as client,
+        httpx.Client(base_url=f"{url.rstrip('/')}/page/", timeout=120) as http,
+    ):
+        first = client.submit(*pair, api_name="/inpaint")
+        assert started.wait(120)
+        second = client.submit(*pair, api_name="/inpaint")
+        while second.status().code.name != "PROCESSING":
+            time.sleep(0.05)
+        time.sleep(0.5)  # it is in the line by then
+        visitor = http.post("visitors").json()["visitor"]
+        photo, stroke = io.BytesIO(), io.BytesIO()
+        Image.new("RGB", (99, 40)).save(photo, "PNG")
+        Image.new("L", (9, 9), "white").save(stroke, "PNG")
+        opened = http.post(f"{visitor}/photos?name=a.png", content=photo.getvalue()).json()
+        fills = f"{visitor}/pictures/{opened['number']}/fills"
+        with http.stream("POST", fills, content=stroke.getvalue()) as answer:
+            places = []
+            for line in answer.iter_lines():
+                places.append(json.loads(line))
+                go_on.set()
+        assert (places[0]["ahead"], places[-1]["state"]) == (2, "done")
         assert all(Path(job.result(timeout=120)).is_file() for job in (first, second))
+    assert filled[-1] == 99 and len(filled) == 3
 
 
 # --- what nobody can reach -----------------------------------------------------------------------
@@ -348,17 +389,30 @@ def test_taken_port_is_named(run_cli: RunCli, address: str, small_weights: Path)
     assert f"127.0.0.1:{port}" in err
 
 
+def test_ports_are_looked_for_in_the_hosts_own_family() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    assert _check_port("::1", 0) > 0
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"cannot listen on ::1:{port}"):
+            _check_port("::1", port)
+
+
 def test_app_listens_on_this_computer_only_unless_told_otherwise() -> None:
     assert AppOptions().host == "127.0.0.1"
 
 
 def test_app_fills_by_the_method_asked_for_and_loads_no_weights_for_pieces_of_the_photo(
-    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_weights: Path
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, small_weights: Path
 ) -> None:
     served: list[Inpainter] = []
     monkeypatch.setattr("regionnorm.web.serve", lambda given, *_, **__: served.append(given))
-    missing = tmp_path / "none.safetensors"
-    assert run_cli("app", "--method", "exemplar", "--model", missing)[0] == 0
+    assert run_cli("app", "--method", "exemplar")[0] == 0
+    code, _, err = run_cli("app", "--method", "exemplar", "--model", small_weights)
+    assert (code, "uses no network; leave one" in err) == (2, True)
     assert run_cli("app", "--method", "network", "--model", small_weights)[0] == 0
     assert run_cli("app", "--model", small_weights)[0] == 0
     assert [given.method for given in served] == ["exemplar", "network", "auto"]
@@ -367,7 +421,10 @@ def test_app_fills_by_the_method_asked_for_and_loads_no_weights_for_pieces_of_th
     assert (code, "'magic' is not known" in err, err.count("\n")) == (2, True, 1)
 
 
-def test_stopped_app_leaves_no_files(small_weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+def test_stopped_app_leaves_no_files(
+    small_weights: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "regionnorm", "app", "--port", "0", "--model", small_weights]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -377,7 +434,7 @@ def test_stopped_app_leaves_no_files(small_weights: Path, tmp_path: Path) -> Non
         address = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert address, process.stderr.read()
         assert len(list(tmp_path.glob("regionnorm-app-*"))) == 1
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(stop)
         _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert list(tmp_path.glob("regionnorm-app-*")) == []

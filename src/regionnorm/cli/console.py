@@ -92,7 +92,7 @@ _offered: ContextVar[frozenset[str] | None] = ContextVar("offered", default=None
 
 def wants_gpu(device: str | None) -> bool | None:
     """Whether workers of a cluster need a GPU for a device; None if that depends on the cluster."""
-    return None if device is None else device.startswith("cuda")
+    return None if device is None else device.lower().startswith("cuda")
 
 
 @contextmanager
@@ -236,7 +236,8 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     # Files and pipes have no width; rich would assume 80 columns and cut long names.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    Console(width=None if shown else 200).print(table)
 
 
 def print_study_table(table: Any) -> None:

@@ -150,8 +150,11 @@ def inpaint(
             _print_done([], there, output, folder=True)
             return 0
     with quick_imports():
+        from regionnorm.devices import pick_device
+        from regionnorm.files.pairing import check_apart
+        from regionnorm.filling.any_size import check_strategy
         from regionnorm.filling.expand import Margins
-        from regionnorm.filling.inpainter import Inpainter, inpaint_path
+        from regionnorm.filling.inpainter import Inpainter, check_method, inpaint_path
         from regionnorm.masks.check import MaskOptions
 
     margins = None if expand is None else Margins.parse(expand)
@@ -168,10 +171,17 @@ def inpaint(
     outputs = _variants(image, output, variants, method, folder=folder)
     if cluster is not None and len(outputs) > 1:
         raise ValueError("--variants are filled on one machine; leave --cluster out")
+    if len(outputs) > 1:
+        places = {f"variant {number}": target for number, target in enumerate(outputs, start=1)}
+        check_apart(places | {"mask": save_mask, "preview": preview, "report": report})
     if len(outputs) > 1 and not overwrite:
         for target in outputs:
             if target is not None and as_place(target).exists():
                 raise ValueError(f"{target} exists; allow replacing the variants with --overwrite")
+    if output is None:  # what a later run would stumble over
+        check_strategy(strategy)
+        check_method(method)
+        pick_device(device)
     # Without a result to write there is nothing to load a network for.
     inpainter = _no_fill if output is None or cluster is not None else _VaryingFill(make())
     for variant, target in enumerate(outputs):
@@ -265,7 +275,7 @@ def _variants(
         raise ValueError("a network fills alike each time; --variants goes with auto or exemplar")
     numbers = range(1, count + 1)
     place = as_place(output)
-    if output.endswith("/") or place.is_dir():
+    if output.endswith("/") or place.is_dir() or not place.suffix:
         place = place / as_place(image).name
     return [str(place.with_name(f"{place.stem}-{n}{place.suffix}")) for n in numbers]
 

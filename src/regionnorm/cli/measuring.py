@@ -99,10 +99,19 @@ def evaluate(
         from regionnorm.masks import MaskFolder
         from regionnorm.measuring.evaluate import evaluate as run
         from regionnorm.measuring.evaluate import resolve_models
-        from regionnorm.measuring.perceptual import FrechetDistance, available, make_metrics
+        from regionnorm.measuring.perceptual import (
+            PERCEPTUAL_METRICS,
+            FrechetDistance,
+            available,
+            make_metrics,
+        )
 
     keep_freed_memory()  # an eighth of a network's time here, as batches are all of one size
     wanted = available() if metrics is None else [name for name in metrics if name != "none"]
+    for name in wanted:
+        if name not in (*PERCEPTUAL_METRICS, "fid"):
+            known = ", ".join((*PERCEPTUAL_METRICS, "fid", "none"))
+            raise ValueError(f"metric {name!r} is not known; choose from {known}")
     further = make_metrics(name for name in wanted if name != "fid")
     names = models or ["default", "ns", "telea"]
     fillers = resolve_models(names, device, jobs=os.cpu_count() or 1)
@@ -123,8 +132,9 @@ def evaluate(
             on_progress=advance,
             work=work,
         )
+    saved = result.save(report) if report else ()  # before a terminal that may be gone
     print_table(result.to_table())
-    for path in result.save(report) if report else ():
+    for path in saved:
         typer.echo(path)
     for line in result.skipped:
         print_error(line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    _print_whatever_comes()
     try:
         status = app(args=arguments, prog_name="regionnorm", standalone_mode=False)
     except _ParseError as error:
@@ -86,6 +89,12 @@ def _run(arguments: list[str] | None) -> int:
             raise
         return _fail("there is not enough memory; make photos, size or batch smaller")
     return status if isinstance(status, int) else 0
+
+
+def _print_whatever_comes() -> None:
+    """Names that the output cannot show are no reason to fail what has been done."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not where it was replaced, or is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _print_version(value: bool) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "Job",
     "check_apart",
     "check_paths",
+    "check_plan",
     "count_results",
     "find_result",
     "identities",
@@ -47,6 +48,8 @@ class Job:
         name: Its path inside the folder of photos.
         named_by_user: Whether the user named the target, whose format is then not ours to change.
         twin: Whether another photo has its stem.
+        taken: Whether the name that its result gets where its own format cannot hold it, with
+            ``.png`` appended, is that of another photo.
     """
 
     photo: Place
@@ -54,11 +57,17 @@ class Job:
     name: Path
     named_by_user: bool = False
     twin: bool = False
+    taken: bool = False
 
     @property
     def stem(self) -> Path:
         """What its mask is called."""
         return _stem(self.name)
+
+    @property
+    def as_png(self) -> Place | None:
+        """Where its result goes if its own format cannot hold it."""
+        return None if self.target is None else self.target.with_name(f"{self.target.name}.png")
 
     @property
     def saved(self) -> Path:
@@ -114,6 +123,32 @@ def check_apart(places: Mapping[str, str | os.PathLike[str] | None]) -> None:
         taken[place] = what
 
 
+def check_plan(
+    plan: Iterable[Job], folders: Mapping[str, Place | None], report: Place | None
+) -> None:
+    """Refuse results of a folder, masks and previews that would be written over each other.
+
+    Args:
+        plan: The photos.
+        folders: Where ``"result"``, ``"mask"`` and ``"preview"`` of each go; None is not written.
+        report: A file that is written besides.
+
+    Raises:
+        ValueError: Two of them are the same file.
+    """
+    written = {what: folder.resolve() for what, folder in folders.items() if folder is not None}
+    taken = {} if report is None else {str(report.resolve()): "the report"}
+    for job in plan:
+        for what, folder in written.items():
+            place = str(folder / (job.name if what == "result" else job.saved))
+            mine = f"the {what} of {job.name}"
+            if place in taken:
+                raise ValueError(
+                    f"{taken[place]} and {mine} would both be {place}; choose other places"
+                )
+            taken[place] = mine
+
+
 def make_plan(
     source: Place,
     masks: Place | None,
@@ -152,9 +187,15 @@ def make_plan(
     if not photos:
         raise ValueError(f"there are no photos in {source}; give a folder of .jpg, .png, ... files")
     names = [inside(photo, source) for photo in photos]
-    stems = Counter(map(_stem, names))
+    stems, taken = Counter(map(_stem, names)), set(names)
     return [
-        Job(photo, None if out is None else out / name, name, twin=stems[_stem(name)] > 1)
+        Job(
+            photo,
+            None if out is None else out / name,
+            name,
+            twin=stems[_stem(name)] > 1,
+            taken=name.with_name(f"{name.name}.png") in taken,
+        )
         for photo, name in zip(photos, names, strict=True)
     ]
 
@@ -235,13 +276,20 @@ def find_result(job: Job, inputs: Set[Identity], there: Set[Place] | None = None
         inputs: The photos and masks, which are nobody's result.
         there: What :func:`results_there` found; None looks.
     """
-    if job.target is None:
-        return None
-    for path in (job.target, job.target.with_name(f"{job.target.name}.png")):
-        found = path.exists() if there is None else path in there
+    for path in (job.target, None if job.taken else job.as_png):
+        if path is None:
+            continue
+        found = _is_file(path) if there is None else path in there
         if found and identity(path) not in inputs:
             return path
     return None
+
+
+def _is_file(path: Place) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a longer name than there can be
+        return False
 
 
 def count_results(

@@ -182,6 +182,8 @@ def _load(path: Place, file: IO[bytes]) -> Image.Image:
     except UnidentifiedImageError as error:
         if tiff := _tiff_kind(file):
             raise ValueError(f"{path} is {tiff}") from error
+        if file.seekable() and not file.seek(0, os.SEEK_END):
+            raise ValueError(f"{path} is empty; use an intact copy") from error
         advice = "use PNG, JPEG, WebP, TIFF or BMP"
         if path.suffix.lower() in _HEIF_SUFFIXES and "HEIF" not in Image.OPEN:
             advice = "for HEIC run: pip install pillow-heif"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,6 +18,7 @@ from regionnorm.files.pairing import (
     Job,
     check_apart,
     check_paths,
+    check_plan,
     find_result,
     identities,
     identity,
@@ -51,6 +51,7 @@ from regionnorm.masks.check import (
 )
 from regionnorm.masks.soft import blend
 from regionnorm.photo import Photo, check_target, read_photo, write_photo
+from regionnorm.stopping import Stopped
 
 __all__ = ["BatchReport", "Fill", "Outcome", "Settings", "Work", "attempt", "inpaint_path"]
 
@@ -223,6 +224,15 @@ def inpaint_path(
     if not folder:
         _check_extras(mask_place, preview_place)
     plan = make_plan(source, masks, output, recursive, extras)
+    report_place = None if report is None else as_place(report)
+    if folder:
+        places = {"result": out, "mask": mask_place, "preview": preview_place}
+        check_plan(plan, places, report_place)
+    else:  # the output may be a folder, in which the result has the photo's name
+        result = plan[0].target
+        check_apart(
+            {"result": result, "mask": save_mask, "preview": preview, "report": report_place}
+        )
     files = mask_files(masks, recursive)
     same = None if mask is None else os.fspath(mask)
     if out is not None:
@@ -296,6 +306,11 @@ def _work(plan: Sequence[Job], settings: Settings, jobs: int) -> Iterator[Outcom
                 return
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in finished)
+    except KeyboardInterrupt:
+        # Those that are at work end first, and are told of.
+        pool.shutdown(wait=True, cancel_futures=True)
+        yield from (future.result() for future in pending if not future.cancelled())
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -306,7 +321,9 @@ def attempt(job: Job, settings: Settings) -> Outcome:
     start = time.perf_counter()
     try:
         _fill_file(job, settings, outcome)
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError, struct.error) as error:
+    except Stopped:  # by who waited for it: nothing is wrong with the photo
+        raise
+    except (OSError, ValueError) as error:  # decoders and encoders raise nearly anything on damaged files
         outcome.status, outcome.message = "failed", _message(error)
     outcome.seconds = time.perf_counter() - start
     return outcome
@@ -350,8 +367,12 @@ def _free_target(target: Place, job: Job, photo: Photo, settings: Settings) -> P
     if not job.named_by_user:
         try:
             check_target(photo, target)
-        except ValueError:
-            target = target.with_name(f"{target.name}.png")
+        except ValueError as error:
+            if job.as_png is None or job.taken:
+                raise ValueError(
+                    f"{error}; and {target.name}.png is the result of another photo; rename one"
+                ) from error
+            target = job.as_png
     check_target(photo, target)
     _check_free(target, settings)
     return target

@@ -26,7 +26,7 @@ from regionnorm.nn.precision import cast_convolutions
 from regionnorm.ops.backend import numba_works
 from regionnorm.photo import Photo
 
-__all__ = ["BatchReport", "Fill", "Inpainter", "inpaint_path"]
+__all__ = ["BatchReport", "Fill", "Inpainter", "check_method", "inpaint_path"]
 
 Array = npt.NDArray[Any]
 
@@ -83,7 +83,7 @@ class Inpainter:
         check_strategy(strategy)
         self.variant = _checked_variant(variant)
         self.strategy, self.feather = strategy, _checked_feather(feather)
-        self.method, self._own = _checked_method(method), isinstance(model, nn.Module)
+        self.method, self._own = check_method(method), isinstance(model, nn.Module)
         self.model: nn.Module | None = None
         if method == "exemplar":
             _check_no_model(model)
@@ -248,7 +248,7 @@ class Inpainter:
 
     def _method(self, method: str | None, hole: npt.NDArray[np.bool_]) -> str:
         """What to do for a photo, of what was asked for and what there is."""
-        method = self.method if method is None else _checked_method(method)
+        method = self.method if method is None else check_method(method)
         if method == "auto" and (self._own or not wide_holes(hole).any() or not numba_works()):
             method = "network"
         if self.model is None and method != "exemplar":
@@ -302,7 +302,13 @@ def _autocast_dtype(precision: str | None, device: torch.device) -> torch.dtype 
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def _checked_method(method: str) -> str:
+def check_method(method: str) -> str:
+    """Return a method's name.
+
+    Raises:
+        ValueError: There is none of that name.
+        ImportError: It is ``"exemplar"`` and numba is missing.
+    """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not known; use {', '.join(METHODS)}")
     if method == "exemplar":

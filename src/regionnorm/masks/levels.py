@@ -57,10 +57,17 @@ def read_hole(path: str | os.PathLike[str]) -> Hole:
     Raises:
         FileNotFoundError: There is no such file.
         OSError: The file cannot be opened.
-        ValueError: The file is no image, is damaged, too large, or a photo with a transparent part.
+        ValueError: The file is no image, is damaged, too large, or a photo.
     """
-    hole: Hole = decode(as_place(path), lambda image, _: read_levels(image)[0] > 127)
-    return hole
+
+    def convert(image: Image.Image, _: object) -> Hole:
+        levels = read_levels(image)[0]
+        if looks_like_photo(levels):
+            raise ValueError("it looks like a photo, not like a mask")
+        hole: Hole = levels > 127
+        return hole
+
+    return decode(as_place(path), convert)
 
 
 def looks_like_photo(levels: npt.NDArray[Any]) -> bool:

@@ -160,9 +160,9 @@ class FolderMasks:
             raise ValueError(
                 f"none of the {len(folder.files)} masks in {folder.path} has an area inside"
                 f" {', '.join(map(interval_label, intervals))}; white is hole"
-                + (f"; {damaged} cannot be read" if damaged else "")
+                + (f"; {damaged} cannot be read or look like photos" if damaged else "")
             )
-        left_out = f", {damaged} of which cannot be read" if damaged else ""
+        left_out = f", {damaged} of which are left out: damaged, or photos" if damaged else ""
         return cls(found, f"files in {folder.path}{left_out}")
 
     def get(self, photo: int, interval: Interval, height: int, width: int) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -25,6 +26,15 @@ Send = Callable[[Message], Awaitable[None]]
 
 _LONGEST_WAIT = 120  # seconds that a client is told to wait, at most
 _POLITE = 2**20  # bytes of a refused request that are still read, so that the client hears why
+
+
+_log = logging.getLogger(__name__)
+
+
+def _path(scope: Message) -> str:
+    """The path below where the service is mounted, whether or not that was cut off."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 class Desk:
@@ -122,7 +132,7 @@ class Limits:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer the request, or refuse it."""
-        if scope["type"] != "http" or scope["path"] != self.path or scope["method"] != "POST":
+        if scope["type"] != "http" or _path(scope) != self.path or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         refusal = self._refusal(scope)
@@ -134,9 +144,27 @@ class Limits:
             TemporaryDirectory(prefix="regionnorm-", ignore_cleanup_errors=True) as folder,
         ):
             scope[FOLDER] = folder
-            # Who takes no answer gets no more of it.
-            with suppress(asyncio.TimeoutError):
-                await self.app(scope, self._bounded(receive), self._noted(send))
+            await self._pass_on(scope, receive, self._noted(send))
+
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def give(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, self._bounded(receive), give)
+        except asyncio.TimeoutError:
+            pass  # who takes no answer gets no more of it
+        except Exception:
+            _log.exception("a request failed")
+            if not begun:
+                words = "this failed on the server, which has noted why; try again"
+                responses = require("starlette.responses", extra="serve")
+                with suppress(asyncio.TimeoutError):
+                    await responses.JSONResponse({"error": words}, 500)(scope, receive, send)
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         if self.desk.draining:

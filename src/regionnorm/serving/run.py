@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -54,20 +54,27 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=grace,
     )
-    listening = _listen(host, port)
-    if on_start is not None:
-        shown = f"[{host}]" if ":" in host else host
-        on_start(f"http://{shown}:{listening.getsockname()[1]}")
-    inpainter.warm_up()  # the first client should not wait for a compiler
     server = uvicorn.Server(config)
-    stop = server.handle_exit
+    stop, running = server.handle_exit, False
 
     def handle_exit(number: int, frame: FrameType | None) -> None:
         app.state.desk.draining = True
         stop(number, frame)
+        if not running:  # a compiler may be at work, which need not end
+            raise KeyboardInterrupt
 
     server.handle_exit = handle_exit
-    with listening, _ended_well(), stop_between_layers(inpainter.model):
+    with (
+        _listen(host, port) as listening,
+        _handled(handle_exit),
+        stop_between_layers(inpainter.model),
+        suppress(KeyboardInterrupt),
+    ):
+        if on_start is not None:
+            shown = f"[{host}]" if ":" in host else host
+            on_start(f"http://{shown}:{listening.getsockname()[1]}")
+        inpainter.warm_up()  # the first client should not wait for a compiler
+        running = True
         server.run(sockets=[listening])
 
 
@@ -87,12 +94,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _ended_well() -> Iterator[None]:
-    """The server raises the signal that stopped it once more at its end; here that is the end."""
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Stop at signals, also before the server looks after them itself.
+
+    It raises the one that stopped it once more at its end, when that changes nothing. With its
+    terminal gone the service ends as well, and removes what clients sent.
+    """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # others cannot
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            before[stop] = signal.signal(stop, lambda *_: None)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            stop = getattr(signal, name, None)  # Windows has no SIGHUP
+            if stop is not None and signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup asks
+                before[stop] = signal.signal(stop, handle)
     try:
         yield
     finally:

@@ -173,6 +173,11 @@ class _Service:
     async def fill(self, request: Any) -> Any:
         """Take a photo, wait for a turn, and give the result back."""
         loop, folder = asyncio.get_running_loop(), Path(request.scope[FOLDER])
+        kind = request.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            raise self.error(
+                400, f"the request is {kind[:40] or 'of no type'}; send a form, multipart/form-data"
+            )
         limits = {"max_files": 2, "max_fields": len(_FIELDS), "max_part_size": 1024}
         try:
             async with request.form(**limits) as form:

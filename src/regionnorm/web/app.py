@@ -18,6 +18,7 @@ __all__ = ["build_app", "make_theme", "stop_for_those_who_left", "style"]
 # Programs' files; what visitors of the page leave is removed by other means.
 _CLEAN_EVERY, _CLEAN_AGE = 600, 6 * 3600
 _PROGRAM_WORK = 0.5  # how long a program's photo takes, in the line's units, before it is read
+_PROGRAMS = 16  # that wait in the line at once; what more there are wait for a place in it
 
 # The page's own scripts lie beside wherever the page itself is, behind a proxy too.
 _START = """
@@ -98,7 +99,7 @@ def _connect_programs(gr: Any, handlers: Handlers, line: Line) -> None:
         result,
         api_name="inpaint",
         concurrency_id="network",
-        concurrency_limit=1,
+        concurrency_limit=_PROGRAMS,
     )
 
 

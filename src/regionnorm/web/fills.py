@@ -59,10 +59,10 @@ class FillApi:
         grown = _grown(request)
         if any(grown):
             self.page.handlers.check_growth(picture, grown)
-        data = await self.page.body(request)
-        levels = await self.page.in_thread(
-            decode_mask, data, corner, picture.size, empty=any(grown)
-        )
+        async with self.page.body(request) as data:
+            levels = await self.page.in_thread(
+                lambda: decode_mask(data.read(), corner, picture.size, empty=any(grown))
+            )
         packed, shape = await self.page.in_thread(_packed, levels), levels.shape
 
         def work() -> Picture:
@@ -78,13 +78,13 @@ class FillApi:
         visitor, picture = self.page.picture(request)
         corner = _whole(request, "left"), _whole(request, "top")
         grow, box = _whole(request, "grow", "-?[0-9]{1,4}"), _box(request)
-        data = await self.page.body(request)
+        async with self.page.body(request) as data:
 
-        def work() -> str:
-            stroke = decode_mask(data, corner, picture.size) > 127
-            return self.page.handlers.select(stroke, box, grow, picture, visitor)
+            def work() -> str:
+                stroke = decode_mask(data.read(), corner, picture.size) > 127
+                return self.page.handlers.select(stroke, box, grow, picture, visitor)
 
-        return self._responses.JSONResponse({"mask": await self.page.find(request, work)})
+            return self._responses.JSONResponse({"mask": await self.page.find(request, work)})
 
     async def another(self, request: Any) -> Any:
         """Fill the same again in another way."""
@@ -120,6 +120,8 @@ class FillApi:
             visitor.release(picture)
             raise
         # What has ended is told to who comes back, for a while.
+        known = self.page.visitors.knows
+        self._jobs = {n: other for n, other in self._jobs.items() if known(other.owner)}
         self._jobs[job.number] = job
         while len(self._jobs) > _REMEMBERED:
             self._jobs.pop(next(iter(self._jobs)))

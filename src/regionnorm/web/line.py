@@ -212,7 +212,7 @@ class Line:
             except Stopped:
                 state = "cancelled" if job.cancelled else "waiting"
             except BaseException as error:
-                job.error, state = error, "failed"
+                job.error, state = _words_alone(error), "failed"
             with self._change:
                 passed = job is self._stopping
                 if passed:
@@ -266,3 +266,9 @@ class Line:
             return False
         others = any(other.away() <= _BLINK for other in list(self._waiting))
         return others or away > _RETURN
+
+
+def _words_alone(error: BaseException) -> BaseException:
+    """An error without where it came from: those frames hold on to whole photos."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

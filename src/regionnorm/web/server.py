@@ -61,7 +61,7 @@ def serve(
     *,
     on_start: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the app until it is interrupted (Ctrl-C, SIGTERM); call it in the main thread.
+    """Run the app until it is interrupted (Ctrl-C, SIGTERM, SIGHUP); call it in the main thread.
 
     Args:
         inpainter: What fills the holes.
@@ -73,9 +73,13 @@ def serve(
         OSError: The port is taken, or the address is not one of this computer's.
         ValueError: An option is out of its range.
     """
-    # Stopped by a service manager, too, the app should remove what visitors left.
+    # Stopped by a service manager or with its terminal, too, the app should remove what visitors
+    # left.
     if threading.current_thread() is threading.main_thread():  # others cannot
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for name in ("SIGTERM", "SIGHUP"):
+            stop = getattr(signal, name, None)  # Windows has no SIGHUP
+            if stop is not None and signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup asks
+                signal.signal(stop, signal.default_int_handler)
     with suppress(KeyboardInterrupt), running(inpainter, options or AppOptions()) as (_, url):
         if on_start is not None:
             on_start(url)
@@ -191,7 +195,7 @@ def _launch_arguments(gradio: Any, options: AppOptions, store: Store) -> dict[st
 def _check_port(host: str, port: int) -> int:
     """Return the port, or a free one for 0, or say in one line why it cannot be used."""
     try:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             free: int = probe.getsockname()[1]
