@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from regionnorm.checkpoints.finder import Finder, load_finder, packaged_finder, save_finder
 from regionnorm.checkpoints.weights import packaged_weights
@@ -33,6 +35,28 @@ def test_networks_with_residual_units_and_files_that_know_of_none_are_loaded(
     assert set(plain.options) == {"norm", "stats", "widths"}
     save_finder(Finder(plain, 0.3), tmp_path / "old.safetensors")
     assert load_finder(tmp_path / "old.safetensors").network.options == plain.options
+
+
+def test_a_header_that_claims_more_than_the_file_holds_gets_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    real = torch.nn.Conv2d.reset_parameters
+    monkeypatch.setattr(
+        torch.nn.Conv2d,
+        "reset_parameters",
+        lambda layer: made.append(layer.weight.device.type) or real(layer),
+    )
+    header = {
+        "format": "regionnorm-finder/1",
+        "options": {"widths": [3000] * 4, "norm": "none"},
+        "threshold": 0.5,
+    }
+    path = tmp_path / "large.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"regionnorm": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"holds no network that finds scratches: .* network has"):
+        load_finder(path)
+    assert set(made) == {"meta"}
 
 
 def test_running_averages_beyond_half_precision_survive(tmp_path: Path) -> None:

@@ -254,8 +254,19 @@ def test_a_run_starts_from_the_strongest_channels_of_a_wider_network(
             torch.testing.assert_close(
                 value.float(), expected.state_dict()[name], atol=1e-3, rtol=0
             )
-    with pytest.raises(ValueError, match="or a smaller width or fewer blocks"):
-        train(tiny(1, init=str(wider), options={"width": 9}), data=[photos], out=tmp_path / "no")
+    sets = r"set options\.blocks=2 options\.width=8 options\.bound=none, or a smaller width"
+    with pytest.raises(ValueError, match=sets):
+        other = {"width": 9, "bound": 0.5}
+        train(tiny(1, init=str(wider), options=other), data=[photos], out=tmp_path / "no")
+
+
+def test_devices_that_cannot_be_meant_are_refused_in_one_line(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="devices is 'foo', which cpu does not take"):
+        train(
+            tiny(1, devices="foo", accelerator="cpu"), data=[photo_folder(1)], out=tmp_path / "run"
+        )
 
 
 def test_a_run_goes_on_without_the_weights_that_it_started_from(

@@ -22,6 +22,14 @@ def test_every_recipe_is_listed_and_survives_json(name: str) -> None:
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
 
 
+def test_an_option_of_none_is_the_networks_own() -> None:
+    recipe = get_recipe("default")
+    assert {"bound", "output_scale"} <= set(recipe.options)
+    none = {"options.bound": "none", "options.output_scale": "none"}
+    plain = get_recipe("default", none)
+    assert set(recipe.options) - set(plain.options) == {"bound", "output_scale"}
+
+
 def test_overrides_are_converted_and_reach_inside() -> None:
     recipe = get_recipe(
         "paper",
@@ -65,6 +73,10 @@ def test_the_rn_recipe_differs_in_the_network_alone(name: str) -> None:
         ("colour", "red", "no field 'colour'"),
         ("losses.colour", "1", "no field 'colour'"),
         ("batch.x", "1", "no fields inside"),
+        ("options.width.x", "4", "'width' has no fields inside"),
+        ("lr", "inf", "finite"),
+        ("losses.l1", "nan", "finite"),
+        ("resident_gib", "inf", "finite"),
         ("precision", "64", "precision"),
         ("min_scale", "0.95", "above max_scale"),
         ("size", "16", "discriminator needs"),

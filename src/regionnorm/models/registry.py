@@ -80,9 +80,9 @@ def create_model(name: str, **options: Any) -> InpaintingModel:
 
     Args:
         name: One of :func:`list_models`.
-        **options: Options of its class: all take ``width``, ``stats`` and ``threshold``; the RN
-            family also ``blocks``, ``upsample``, ``noise`` and ``prefill`` (see
-            :class:`RNGenerator`).
+        **options: Options of its class: all take ``width``, all but ``edgeconnect`` ``stats`` and
+            ``threshold``; the RN family also ``blocks``, ``upsample``, ``noise`` and ``prefill``
+            (see :class:`RNGenerator`).
 
     Returns:
         A module called as ``model(image, mask) -> image``.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -85,13 +85,7 @@ def train(
     judge = None if val is None else open_source(val)
     if "lightning.fabric" not in sys.modules:
         print("loading Lightning; the first step follows", file=sys.stderr, flush=True)
-    fabric = require("lightning.fabric", extra="train").Fabric(
-        accelerator=recipe.accelerator,
-        devices=recipe.devices,
-        num_nodes=recipe.nodes,
-        strategy=recipe.strategy,
-        precision=recipe.precision,
-    )
+    fabric = _make_fabric(recipe)
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -117,6 +111,27 @@ def train(
             f"compile=True: torch.compile does not work here ({problem}); going on without"
         )
     return run.to_end()
+
+
+def _make_fabric(recipe: Recipe) -> Any:
+    """Lightning Fabric by the recipe.
+
+    Raises:
+        ValueError: The recipe asks for devices that cannot be meant.
+    """
+    try:
+        return require("lightning.fabric", extra="train").Fabric(
+            accelerator=recipe.accelerator,
+            devices=recipe.devices,
+            num_nodes=recipe.nodes,
+            strategy=recipe.strategy,
+            precision=recipe.precision,
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"devices is {recipe.devices!r}, which {recipe.accelerator} does not take; give a "
+            "number, or auto"
+        ) from error
 
 
 def learning_rate(recipe: Recipe, step: int, time_used: float = 0.0) -> float:

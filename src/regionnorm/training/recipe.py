@@ -14,7 +14,7 @@ from regionnorm.measuring.metrics import METRICS
 
 __all__ = ["Losses", "Recipe", "recipe_from_json", "recipe_to_json", "with_overrides"]
 
-_CONFIG = ConfigDict(extra="forbid")
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 DISCRIMINATOR_SIZE = 24  # three halvings and two more convolutions of size 4 leave one pixel
 
 
@@ -201,6 +201,10 @@ def _replaced(holder: Any, path: list[str], value: str, key: str) -> Any:
     """``holder`` with the field at ``path`` set; dataclasses validate themselves again."""
     name, rest = path[0], path[1:]
     if isinstance(holder, dict):
+        if rest:
+            raise ValueError(f"--set {key}={value}: {name!r} has no fields inside")
+        if value == "none" and name in holder:  # the network's own default
+            return {option: setting for option, setting in holder.items() if option != name}
         return {**holder, name: _scalar(value)}
     known = [field.name for field in fields(holder)]
     if name not in known:

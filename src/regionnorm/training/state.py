@@ -124,11 +124,7 @@ class TrainingState:
         try:
             narrow(self.model, start)
         except ValueError as error:
-            raise ValueError(
-                f"init {weights!r} is {start.name!r} with options {start.options}, not "
-                f"{self.model.name!r} with {self.model.options}; set the same model and options, "
-                "or a smaller width or fewer blocks"
-            ) from error
+            raise ValueError(f"init {weights!r} {_difference(start, self.model)}") from error
 
     def _state(self) -> dict[str, Any]:
         on_cuda = self.fabric.device.type == "cuda"
@@ -186,3 +182,19 @@ class TrainingState:
         )
         placed, wrapped = self.fabric.setup(module, optimizer)
         return Trained(placed, wrapped)
+
+
+def _difference(start: InpaintingModel, wanted: InpaintingModel) -> str:
+    """In what a network to start from is another one, and what to set."""
+    if start.name != wanted.name:
+        return f"is of a {start.name!r} network, not of {wanted.name!r}; set model={start.name}"
+    keys = dict.fromkeys((*start.options, *wanted.options))
+    sets = [
+        f"options.{key}={str(start.options.get(key, 'none')).lower()}"
+        for key in keys
+        if start.options.get(key) != wanted.options.get(key)
+    ]
+    return (
+        f"has other options than this recipe; set {' '.join(sets)}, or a smaller width or fewer "
+        "blocks alone"
+    )
