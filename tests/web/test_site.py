@@ -116,11 +116,51 @@ def painted(page: Page) -> npt.NDArray[np.bool_]:
 def fill_and_download(page: Page, folder: Path) -> Pixels:
     page.locator("#rn-fill").click()
     expect(page.locator("#rn-status")).to_contain_text(re.compile(r"Filled in|It did not work"))
+    return np.asarray(Image.open(download(page, folder)).convert("RGB"))
+
+
+def download(page: Page, folder: Path) -> Path:
     with page.expect_download() as started:
         page.locator("#rn-save").click()
     path = folder / started.value.suggested_filename
     started.value.save_as(path)
-    return np.asarray(Image.open(path).convert("RGB"))
+    return path
+
+
+# Takes the network's place: answers when it is told to, with the photo's first pixel everywhere.
+STAND_IN = """
+window.Worker = class {
+  postMessage({ pixels }) {
+    const filled = pixels.map(() => pixels[0]);
+    document.body.dataset.asked = 'yes';
+    window.answer = () => {
+      delete document.body.dataset.asked;
+      this.onmessage({ data: { filled, seconds: 1 } });
+    };
+  }
+};
+"""
+
+
+@pytest.fixture
+def slow(page: Page, address: str) -> Iterator[Page]:
+    """The page with a network that waits for `answer()`."""
+    slow = page.context.new_page()
+    slow.add_init_script(STAND_IN)
+    slow.set_default_timeout(PATIENCE)
+    slow.goto(address)
+    slow.locator("body[data-ready=isolated]").wait_for()
+    yield slow
+    slow.close()
+
+
+def choose(page: Page, path: Path, size: tuple[int, int], level: int = 0) -> None:
+    Image.new("RGB", size, (level, level, level)).save(path)
+    page.locator("#rn-file").set_input_files(path)
+
+
+def opened(page: Page, size: tuple[int, int]) -> None:
+    expect(page.locator(".rn-tools output")).to_contain_text("{} × {}".format(*size))
 
 
 # --- a photo's way -------------------------------------------------------------------------------
@@ -171,6 +211,147 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Page, tmp_path: Pat
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#rn-file").set_input_files(tmp_path / "notes.png")
     expect(page.locator("#rn-status")).to_contain_text("notes.png is no picture")
+
+
+def test_a_fill_is_its_own_photo_s_though_another_is_chosen_meanwhile(
+    slow: Page, tmp_path: Path
+) -> None:
+    fill, status = slow.locator("#rn-fill"), slow.locator("#rn-status")
+    choose(slow, tmp_path / "black.png", (60, 40), level=10)
+    opened(slow, (60, 40))
+    paint(slow, (0.4, 0.4), (0.6, 0.6))
+    fill.click()
+    slow.locator("body[data-asked]").wait_for()
+    choose(slow, tmp_path / "white.png", (80, 50), level=240)
+    opened(slow, (80, 50))
+    expect(status).to_contain_text("black.png is still being filled")
+    expect(fill).to_be_disabled()
+    paint(slow, (0.4, 0.4), (0.6, 0.6))
+    slow.evaluate("answer()")
+    expect(status).to_contain_text("black.png: Filled in")
+    before = decoded(slow.locator("#rn-before").evaluate("canvas => canvas.toDataURL()"))
+    assert download(slow, tmp_path).name == "black-filled.png"
+    black = Image.open(tmp_path / "black-filled.png")
+    assert black.size == before.size == (60, 40)
+    assert black.convert("L").getextrema() == before.convert("L").getextrema() == (10, 10)
+    fill.click()
+    slow.locator("body[data-asked]").wait_for()
+    slow.evaluate("answer()")
+    expect(status).to_have_text("Filled in 1.0 s.")
+    assert download(slow, tmp_path).name == "white-filled.png"
+    white = Image.open(tmp_path / "white-filled.png")
+    assert white.size == (80, 50) and white.convert("L").getextrema() == (240, 240)
+
+
+def test_the_photo_chosen_last_is_the_one_that_is_painted_on(slow: Page, tmp_path: Path) -> None:
+    slow.evaluate("""() => {
+      const read = createImageBitmap;
+      window.createImageBitmap = async (file) => {
+        if (file.name !== 'large.png') return read(file);
+        document.body.dataset.reads = 'yes';
+        await new Promise((go) => { window.go = go; });
+        return read(file);
+      };
+    }""")
+    choose(slow, tmp_path / "small.png", (80, 50))
+    opened(slow, (80, 50))
+    choose(slow, tmp_path / "large.png", (70, 60))
+    slow.locator("body[data-reads]").wait_for()
+    paint(slow, (0.2, 0.2))
+    slow.mouse.down()  # a stroke that is under the hand when the picture changes
+    choose(slow, tmp_path / "last.png", (90, 40))
+    opened(slow, (90, 40))
+    slow.mouse.up()
+    slow.evaluate("() => { go(); return new Promise((done) => setTimeout(done, 500)); }")
+    opened(slow, (90, 40))
+    assert not painted(slow).any() and painted(slow).shape == (40, 90)
+
+
+def test_a_worker_that_failed_while_the_visitor_painted_is_begun_anew(
+    slow: Page, tmp_path: Path
+) -> None:
+    slow.evaluate("""() => {
+      const good = Worker;
+      window.Worker = class {
+        constructor() {
+          setTimeout(() => { this.onerror?.({}); document.body.dataset.failed = 'yes'; });
+          window.Worker = good;
+        }
+        postMessage() {}
+      };
+    }""")
+    choose(slow, tmp_path / "photo.png", (80, 50))
+    opened(slow, (80, 50))
+    slow.locator("body[data-failed]").wait_for()
+    paint(slow, (0.4, 0.4), (0.6, 0.6))
+    slow.locator("#rn-fill").click()
+    slow.locator("body[data-asked]").wait_for()
+
+
+def test_the_brush_goes_without_a_mouse(slow: Page, tmp_path: Path) -> None:
+    choose(slow, tmp_path / "photo.png", (200, 150))
+    opened(slow, (200, 150))
+    stage, told = slow.locator(".rn-stage"), slow.locator("[data-told]")
+    assert not painted(slow).any()
+    slow.locator("#rn-file").focus()
+    for _ in range(12):
+        slow.keyboard.press("Tab")
+        if stage.evaluate("stage => stage === document.activeElement"):
+            break
+    how = slow.locator("#rn-how").bounding_box()
+    assert how and how["height"] > 10  # shown to those who come with the keyboard
+    press(slow, "Shift+ArrowLeft", "Shift+ArrowUp", "Enter", "ArrowRight", "ArrowRight")
+    expect(told).to_contain_text(re.compile(r"Painting at \d+ % across, \d+ % down"))
+    press(slow, "Enter", "Shift+ArrowRight")  # lifted: it paints no more
+    expect(told).to_contain_text("Brush at")
+    hole = painted(slow)
+    rows, columns = np.nonzero(hole)
+    assert 0 < rows.mean() < 75 and 0 < columns.mean() < 100
+    assert np.ptp(columns) > np.ptp(rows) > 0
+    press(slow, "Enter", "ArrowDown", "Control+z")  # what is begun is undone, too
+    assert np.array_equal(painted(slow), hole)
+    press(slow, "Enter", "ArrowDown", "Tab")  # what is begun stays where the photo is left
+    assert painted(slow).sum() > hole.sum()
+    slow.keyboard.press("Shift+Tab")
+    press(slow, "e", "Enter", "Shift+ArrowLeft", "Shift+ArrowLeft", "Enter")
+    assert 0 < painted(slow).sum() < hole.sum()
+    press(slow, "b", "+", "+", *["Shift+ArrowDown"] * 12, "Enter")
+    assert painted(slow)[-1].any()
+    assert slow.locator(".rn-cursor").evaluate(SEEN)
+    press(slow, "Control+Enter")
+    slow.locator("body[data-asked]").wait_for()
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+# Whether the middle of an element is in what its stage shows.
+SEEN = """(it) => {
+  const [own, stage] = [it, it.closest('.rn-stage')].map((one) => one.getBoundingClientRect());
+  const middle = (own.top + own.bottom) / 2;
+  return stage.top <= middle && middle <= stage.bottom && middle <= innerHeight;
+}"""
+
+
+KEPT = "async () => (await (await caches.open('regionnorm')).keys()).map((key) => key.url)"
+
+
+def test_the_page_opens_where_the_browser_has_no_room_to_keep_it(page: Page, address: str) -> None:
+    assert page.context.browser
+    context = page.context.browser.new_context()
+    full = context.new_page()
+    full.set_default_timeout(PATIENCE)
+    try:
+        context.new_cdp_session(full).send(
+            "Storage.overrideQuotaForOrigin", {"origin": address.rstrip("/"), "quotaSize": 1}
+        )
+        full.goto(address)
+        full.locator("body[data-ready=isolated]").wait_for()
+        assert full.evaluate(KEPT) == []
+    finally:
+        context.close()
 
 
 def test_the_page_opens_without_a_network_once_it_was_there(page: Page, address: str) -> None:

@@ -11,6 +11,7 @@ const canvas = paper.querySelector('.rn-mask');
 const cursor = paper.querySelector('.rn-cursor');
 const slider = element.querySelector('[data-size]');
 const share = element.querySelector('[data-share]');
+const told = element.querySelector('[data-told]');
 const pen = canvas.getContext('2d');
 const COLOUR = 'rgb(255, 20, 100)';
 
@@ -20,6 +21,7 @@ let zoom = 1;
 let done = [];
 let undone = [];
 let stroke = null;
+let brush = null; // {at, stroke}: the one that arrow keys move, and what it paints while it is down
 
 // --- drawing -------------------------------------------------------------------------------------
 
@@ -42,13 +44,7 @@ function drawStroke(item, from = 0) {
 function redraw() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   const cleared = done.map((item) => item.kind).lastIndexOf('clear');
-  for (const item of done.slice(cleared + 1)) {
-    if (item.kind === 'stroke') drawStroke(item);
-    else {
-      pen.globalCompositeOperation = 'source-over';
-      pen.drawImage(item.picture, 0, 0, canvas.width, canvas.height);
-    }
-  }
+  for (const item of done.slice(cleared + 1)) drawStroke(item);
   refresh();
 }
 
@@ -59,12 +55,12 @@ function add(item) {
 }
 
 // Soft edges of strokes become hard ones: a mask has no half holes.
-function maskPicture(width = canvas.width, height = canvas.height) {
+function maskPicture() {
   const copy = document.createElement('canvas');
-  [copy.width, copy.height] = [width, height];
+  [copy.width, copy.height] = [canvas.width, canvas.height];
   const target = copy.getContext('2d');
-  target.drawImage(canvas, 0, 0, width, height);
-  const pixels = target.getImageData(0, 0, width, height);
+  target.drawImage(canvas, 0, 0);
+  const pixels = target.getImageData(0, 0, copy.width, copy.height);
   const bytes = pixels.data;
   let holes = 0;
   for (let i = 0; i < bytes.length; i += 4) {
@@ -108,19 +104,26 @@ function percent(value) {
   return `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 }
 
-function brushWidth() {
-  // Relative to what is seen: the same gesture covers the same part of any photo.
-  const shown = paper.clientWidth / canvas.width || 1;
-  return Math.max(1, Number(slider.value) / shown);
+// How many of the screen's pixels one of the mask's takes.
+function scale() {
+  return paper.clientWidth / canvas.width || 1;
 }
 
-function refreshCursor(event) {
-  const size = (brushWidth() * paper.clientWidth) / (canvas.width || 1);
+function brushWidth() {
+  // Relative to what is seen: the same gesture covers the same part of any photo.
+  return Math.max(1, Number(slider.value) / scale());
+}
+
+function refreshCursor(at) {
+  const size = brushWidth() * scale();
   cursor.style.width = cursor.style.height = `${size}px`;
-  if (!event) return;
-  const box = paper.getBoundingClientRect();
-  cursor.style.left = `${event.clientX - box.left}px`;
-  cursor.style.top = `${event.clientY - box.top}px`;
+  if (!at) return;
+  cursor.style.left = `${(100 * at[0]) / canvas.width}%`;
+  cursor.style.top = `${(100 * at[1]) / canvas.height}%`;
+}
+
+function newStroke(at) {
+  return { kind: 'stroke', erase: tool === 'eraser', width: brushWidth(), points: [at] };
 }
 
 // --- pointer -------------------------------------------------------------------------------------
@@ -136,14 +139,17 @@ function position(event) {
 paper.addEventListener('pointerdown', (event) => {
   if (event.button !== 0 || !photo) return;
   event.preventDefault();
-  stage.focus({ preventScroll: true });
+  liftBrush();
+  brush = null;
+  stage.focus({ preventScroll: true, focusVisible: false });
   paper.setPointerCapture(event.pointerId);
-  stroke = { kind: 'stroke', erase: tool === 'eraser', width: brushWidth(), points: [position(event)] };
+  stroke = newStroke(position(event));
   drawStroke(stroke);
 });
 paper.addEventListener('pointermove', (event) => {
   cursor.hidden = event.pointerType === 'touch';
-  refreshCursor(event);
+  cursor.classList.remove('rn-down');
+  refreshCursor(position(event));
   if (!stroke) return;
   const from = stroke.points.length;
   for (const part of event.getCoalescedEvents?.() ?? [event]) stroke.points.push(position(part));
@@ -156,6 +162,70 @@ for (const kind of ['pointerup', 'pointercancel'])
     stroke = null;
   });
 paper.addEventListener('pointerleave', () => (cursor.hidden = true));
+
+// --- the brush without a mouse -------------------------------------------------------------------
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function moveBrush([right, down], far) {
+  const step = (Math.max(8, Number(slider.value)) * (far ? 1.5 : 0.25)) / scale();
+  brush ??= { at: middle(), stroke: null };
+  const [x, y] = brush.at;
+  brush.at = [within(x + right * step, canvas.width), within(y + down * step, canvas.height)];
+  if (brush.stroke) {
+    brush.stroke.points.push(brush.at);
+    drawStroke(brush.stroke, brush.stroke.points.length - 1);
+  }
+  showBrush();
+}
+
+// Of what is seen of the photo.
+function middle() {
+  const box = stage.getBoundingClientRect();
+  const [x, y] = position({ clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 });
+  return [within(x, canvas.width), within(y, canvas.height)];
+}
+
+function within(value, most) {
+  return Math.min(most, Math.max(0, value));
+}
+
+function pressBrush() {
+  if (brush?.stroke) return liftBrush();
+  brush ??= { at: middle(), stroke: null };
+  brush.stroke = newStroke(brush.at);
+  drawStroke(brush.stroke);
+  showBrush();
+}
+
+function liftBrush() {
+  if (!brush?.stroke) return;
+  add(brush.stroke);
+  brush.stroke = null;
+  showBrush();
+}
+
+function showBrush() {
+  const [x, y] = brush.at;
+  cursor.hidden = false;
+  cursor.classList.toggle('rn-down', Boolean(brush.stroke));
+  refreshCursor(brush.at);
+  cursor.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+  const place = `${percent(x / canvas.width)} across, ${percent(y / canvas.height)} down`;
+  told.textContent = `${brush.stroke ? 'Painting' : 'Brush'} at ${place}`;
+}
+
+stage.addEventListener('keydown', (event) => {
+  if (!photo || event.target !== stage || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (ARROWS[event.key]) moveBrush(ARROWS[event.key], event.shiftKey);
+  else if (event.key === 'Enter') event.repeat || pressBrush();
+  else return;
+  event.preventDefault();
+});
+stage.addEventListener('blur', () => {
+  liftBrush();
+  cursor.hidden = true;
+});
 
 // --- buttons and keys ----------------------------------------------------------------------------
 
@@ -199,6 +269,7 @@ document.addEventListener('keydown', (event) => {
   const action = (event.ctrlKey || event.metaKey ? controlKeys : keys)[event.key];
   if (!action) return;
   event.preventDefault();
+  liftBrush(); // whatever it is, it holds for what is painted so far
   action();
   refresh();
 });
@@ -247,6 +318,8 @@ window.regionnorm = {
     photo = next;
     [canvas.width, canvas.height] = next.mask;
     [done, undone, zoom] = [[], [], 1];
+    [stroke, brush] = [null, null]; // begun on the photo before
+    cursor.hidden = true;
     empty.hidden = true;
     paper.hidden = false;
     fit();
@@ -254,28 +327,9 @@ window.regionnorm = {
     // On a phone the brush would be out of sight.
     if (window.innerWidth < 640) element.scrollIntoView();
   },
-  // A data URL: opaque where the hole is.
-  async addMask(url) {
-    if (!url || !photo) return;
-    const picture = new Image();
-    picture.src = url;
-    await picture.decode();
-    add({ kind: 'picture', picture });
-  },
   // A PNG as a data URL: white = hole, of the size that open() was told; '' without a photo.
   mask() {
     return photo ? maskPicture().copy.toDataURL('image/png') : '';
-  },
-  // The same as a file, of the photo's size.
-  saveMask() {
-    if (!photo) return;
-    maskPicture(photo.width, photo.height).copy.toBlob((blob) => {
-      const link = document.createElement('a');
-      link.href = URL.createObjectURL(blob);
-      link.download = `${photo.name.replace(/\.[^.]*$/, '')}-mask.png`;
-      link.click();
-      URL.revokeObjectURL(link.href);
-    });
   },
 };
 new ResizeObserver(fit).observe(stage);

@@ -12,20 +12,34 @@ self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim(
 self.addEventListener('fetch', (event) => {
   const { request } = event;
   if (request.method === 'GET' && request.url.startsWith(self.registration.scope))
-    event.respondWith(answer(request));
+    event.respondWith(answer(event));
 });
 
-async function answer(request) {
-  const cache = await caches.open(KEPT);
+async function answer(event) {
   let response;
   try {
-    response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    response = await fetch(event.request);
+    if (response.ok) event.waitUntil(keep(event.request, response.clone()));
   } catch (error) {
-    response = await cache.match(request, { ignoreSearch: true });
+    response = await kept(event.request);
     if (!response) throw error;
   }
   const headers = new Headers(response.headers);
   for (const [name, value] of Object.entries(ISOLATED)) headers.set(name, value);
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
+
+// Beside the answer: where the browser has no room, or keeps nothing at all, the page opens still.
+async function keep(request, response) {
+  try {
+    await (await caches.open(KEPT)).put(request, response);
+  } catch {} // then it needs a network the next time, too
+}
+
+async function kept(request) {
+  try {
+    return await (await caches.open(KEPT)).match(request, { ignoreSearch: true });
+  } catch {
+    return undefined;
+  }
 }
