@@ -228,10 +228,13 @@ def test_damaged_exif_data_does_not_cost_the_photo(tmp_path: Path, make_photo) -
 
 
 def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
-    for name, content in (("text.png", b"not an image"), ("empty.jpg", b"")):
+    for name, content, reason in (
+        ("text.png", b"not an image", "is no image.*use PNG"),
+        ("empty.jpg", b"", "is empty; use an intact copy"),
+    ):
         (tmp_path / name).write_bytes(content)
         for read in (read_image, read_mask):
-            with pytest.raises(ValueError, match=rf"{name} is no image.*use PNG") as error:
+            with pytest.raises(ValueError, match=f"{name} {reason}") as error:
                 read(tmp_path / name)
             one_line(error)
 

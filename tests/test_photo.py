@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
+from regionnorm.imaging import read_image
 from regionnorm.photo import Photo, _deep, read_photo, write_photo
 
 Maker = Callable[..., Image.Image]
@@ -126,6 +128,22 @@ def test_16_bit_gray_with_alpha_is_kept(tmp_path: Path) -> None:
     again = read_photo(tmp_path / "b.png")
     assert again.deep is not None
     assert np.array_equal(again.deep, pixels)
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_a_fill_of_16_bit_gray_leaves_alpha_as_it_is(tmp_path: Path, opaque: bool) -> None:
+    pixels = deep_array(20, 30, 2)
+    _deep.write(pixels, {}, tmp_path / "a.png", "PNG")
+    photo = read_photo(tmp_path / "a.png")
+    hole = middle(photo)
+    filled = photo.filled(np.full((20, 30, 3), 12345, np.uint16), hole, opaque=opaque).deep
+    assert filled is not None and np.array_equal(filled[~hole], pixels[~hole])
+    assert (filled[hole][:, 0] == 12345).all()
+    assert np.array_equal(filled[hole][:, 1], np.where(opaque, 65535, pixels[hole][:, 1]))
+    wider = photo.on_canvas(3, 0, 0, 0)
+    margin = np.zeros((20, 33), bool)
+    margin[:, :3] = True
+    assert (wider.filled(np.full((20, 33, 3), 7, np.uint16), margin).alpha()[:, :3] == 255).all()  # type: ignore[index]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -475,22 +493,26 @@ def test_16_bit_png_keeps_its_texts_and_what_is_transparent(tmp_path: Path) -> N
     assert text == {"Author": "Smith", "Title": "Brücke ☀"}
 
 
-@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-@pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
+@pytest.mark.parametrize(
+    "mode, suffix",
+    [
+        *((mode, suffix) for mode in ("P", "RGB", "L") for suffix in (".tif", ".webp", ".png")),
+        *(("I;16", suffix) for suffix in (".jp2", ".webp", ".png")),
+    ],
+)
 def test_transparency_by_colour_goes_along_into_another_format(
     tmp_path: Path, make_photo: Maker, mode: str, suffix: str
 ) -> None:
     photo, key = keyed(make_photo, mode)
     photo.save(tmp_path / "a.png", transparency=key)
-    before = np.asarray(Image.open(tmp_path / "a.png").convert("RGBA").getchannel("A"))
-    assert (before == 0).any() and (before == 255).any()
+    before = np.full((30, 40), 255)
+    before[:9, :9] = 0
     write_photo(read_photo(tmp_path / "a.png"), tmp_path / f"b{suffix}")
-    after = Image.open(tmp_path / f"b{suffix}").convert("RGBA").getchannel("A")
-    assert (np.asarray(after) == before).all()
+    assert (read_photo(tmp_path / f"b{suffix}").alpha() == before).all()
 
 
-@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+@pytest.mark.parametrize("mode", ["P", "RGB", "L", "I;16"])
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".ppm"])
 def test_transparency_by_colour_is_refused_where_it_would_be_lost(
     tmp_path: Path, make_photo: Maker, mode: str, suffix: str
 ) -> None:
@@ -503,7 +525,11 @@ def test_transparency_by_colour_is_refused_where_it_would_be_lost(
 
 
 def keyed(make_photo: Maker, mode: str) -> tuple[Image.Image, int | tuple[int, int, int]]:
-    """A photo of which one colour is to be transparent, and that colour."""
+    """A photo of which one colour, that of a corner, is to be transparent, and that colour."""
+    if mode == "I;16":
+        gray = np.arange(1200).reshape(30, 40).astype(np.uint16) * 50 + 1
+        gray[:9, :9] = 60_000
+        return Image.fromarray(gray), 60_000
     photo = make_photo(40, 30).convert("L" if mode == "L" else "RGB")
     photo.paste(7 if mode == "L" else (1, 2, 3), (0, 0, 9, 9))
     if mode == "P":
@@ -544,3 +570,98 @@ def test_metadata_too_long_for_a_jpeg_are_left_out(what: str, tmp_path: Path) ->
     write_photo(photo, tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as written:
         assert what not in written.info
+
+
+def keyed_gray(path: Path, bits: int, key: int) -> np.ndarray:
+    """A gray PNG of so many bits in which one value is transparent; that value is a stripe's."""
+    values = np.arange(20 * 24).reshape(20, 24) % 2**bits
+    values[values == key] = (key + 1) % 2**bits
+    values[3:6] = key
+    if bits == 16:
+        rows = [row.astype(">u2").tobytes() for row in values]
+    else:
+        levels = values[:, :, None] >> np.arange(bits)[::-1] & 1
+        rows = [np.packbits(row).tobytes() for row in levels.reshape(20, -1)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 20, bits, 0, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    clear = chunk(b"tRNS", struct.pack(">H", key))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + clear + data + chunk(b"IEND", b""))
+    return values == key
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize(
+    "bits, key", [(1, 0), (1, 1), (2, 0), (2, 1), (2, 3), (4, 7), (8, 77), (16, 777), (16, 65535)]
+)
+def test_the_transparent_gray_of_a_png_stays_transparent(
+    bits: int, key: int, opaque: bool, tmp_path: Path
+) -> None:
+    clear = keyed_gray(tmp_path / "a.png", bits, key)
+    photo = read_photo(tmp_path / "a.png")
+    assert (photo.alpha() == np.where(clear, 0, 255)).all()
+    hole = middle(photo)
+    stripe = photo.colours()[4, 0]  # of the transparent value itself
+    colours = np.broadcast_to(stripe, photo.colours().shape)
+    write_photo(photo.filled(colours, hole, opaque=opaque), tmp_path / "b.png")
+    again = read_photo(tmp_path / "b.png")
+    assert again.mode == photo.mode
+    assert (again.alpha() == np.where(clear & ~(hole & opaque), 0, 255)).all()
+    assert (again.colours()[~hole] == photo.colours()[~hole]).all()
+
+
+def test_gray_of_16_bits_with_a_transparent_value_gets_alpha_in_other_formats(
+    tmp_path: Path,
+) -> None:
+    clear = keyed_gray(tmp_path / "a.png", 16, 300)
+    photo = read_photo(tmp_path / "a.png")
+    write_photo(photo, tmp_path / "b.tif")
+    stored = tifffile.imread(tmp_path / "b.tif")
+    assert (stored[..., 0] == photo.colours()[..., 0]).all()
+    assert (stored[..., 1] == np.where(clear, 0, 65535)).all()
+    assert read_image(tmp_path / "a.png").mode == "LA"
+
+
+KEPT = {
+    ".png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    ".tif": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16"],
+    ".webp": ["RGB", "RGBA"],
+    ".bmp": ["1", "L", "P", "RGB"],
+    ".gif": ["L", "P"],
+    ".ppm": ["L", "RGB"],
+    ".pgm": ["I;16"],
+    ".jp2": ["L", "LA", "RGB", "RGBA", "I;16"],
+}
+
+
+@pytest.mark.parametrize(
+    "suffix, mode", [(suffix, mode) for suffix in KEPT for mode in KEPT[suffix]]
+)
+def test_known_pixels_of_every_mode_and_lossless_format_stay(
+    suffix: str, mode: str, tmp_path: Path
+) -> None:
+    noise = deep_array(30, 40, 4)
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0])
+    elif mode in ("LA", "RGBA"):
+        image = Image.fromarray((noise[..., : len(mode)] >> 8).astype(np.uint8))
+    elif mode in ("CMYK", "LAB"):
+        image = Image.frombytes(
+            mode, (40, 30), (noise[..., : len(mode)] >> 8).astype("u1").tobytes()
+        )
+    else:
+        colours = Image.fromarray((noise[..., :3] >> 8).astype(np.uint8))
+        image = colours.quantize(200) if mode == "P" else colours.convert(mode)
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    image.save(tmp_path / f"a{suffix}", **options)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    hole = middle(photo)
+    write_photo(photo.filled(255 - photo.colours(), hole), tmp_path / f"b{suffix}")
+    again = read_photo(tmp_path / f"b{suffix}")
+    assert again.mode == photo.mode
+    before, after = photo.image, again.image
+    if mode == "P" or (suffix, mode) == (".gif", "L"):
+        before, after = before.convert("RGB"), after.convert("RGB")
+    assert np.array_equal(np.asarray(before)[~hole], np.asarray(after)[~hole])
+    assert not np.array_equal(np.asarray(before)[hole], np.asarray(after)[hole])
+    if "A" in mode and mode != "LAB":
+        assert np.array_equal(np.asarray(before)[..., -1], np.asarray(after)[..., -1])

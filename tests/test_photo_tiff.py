@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from regionnorm.photo import Photo, read_photo, write_photo
+from regionnorm.filling.batch import inpaint_path
+from regionnorm.imaging import read_image, read_mask
+from regionnorm.photo import Photo, _deep, read_photo, write_photo
+from regionnorm.stopping import Stopped
 
 WIDTH, HEIGHT = 24, 20
 BITS, COMPRESSION, KIND, CHANNELS, EXTRA, FORMAT = 258, 259, 262, 277, 338, 339
@@ -19,9 +23,12 @@ ACROSS, DOWN, UNIT = 282, 283, 296
 GRAY, RGB, YCBCR = 1, 2, 6
 
 
-def write_tiff(path: Path, pixels: np.ndarray, tags: dict[int, Any]) -> None:
-    """An uncompressed TIFF file of one strip, ``pixels`` ``[H, W, C]``."""
+def write_tiff(
+    path: Path, pixels: np.ndarray, tags: dict[int, Any], types: dict[int, int] | None = None
+) -> None:
+    """An uncompressed TIFF file of one strip, ``pixels`` ``[H, W, C]``; ``types`` as TIFF has."""
     directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    directory.tagtype |= types or {}
     bits = (8 * pixels.itemsize,) * pixels.shape[2]
     size = {256: pixels.shape[1], 257: pixels.shape[0], 278: pixels.shape[0]}
     every = {BITS: bits, COMPRESSION: 1, CHANNELS: len(bits), 273: 0, 279: pixels.nbytes}
@@ -77,6 +84,62 @@ def test_colours_multiplied_by_alpha_stay_as_they_are_stored(tmp_path: Path) -> 
     write_photo(filled, tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as image:
         assert image.mode == "RGBA" and np.array_equal(np.asarray(image)[:, :, 3], pixels[:, :, 3])
+
+
+def test_colours_multiplied_by_alpha_stay_beside_further_channels(tmp_path: Path) -> None:
+    pixels = noise(5)
+    pixels[:, :, :3] = pixels[:, :, :3].astype(int) * pixels[:, :, 3:4] // 255
+    write_tiff(tmp_path / "a.tif", pixels, {KIND: RGB, EXTRA: (1, 0)})
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.mode == "RGBa" and np.array_equal(np.asarray(photo.image), pixels[:, :, :4])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bits_in_planes_are_refused(channels: int, tmp_path: Path) -> None:
+    pixels, length = noise(channels, "<u2"), 2 * WIDTH * HEIGHT
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).reshape(pixels.shape)
+    places = tuple(length * number for number in range(channels))
+    tags = {KIND: RGB, 284: 2, 273: places, 279: (length,) * channels}
+    write_tiff(tmp_path / "a.tif", planes, tags | ({EXTRA: 2} if channels == 4 else {}))
+    with pytest.raises(ValueError, match=r"a\.tif.*planar.*save it with interleaved"):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_pixels_that_opencv_decodes_wrongly_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    write_tiff(tmp_path / "a.tif", noise(3, "<u2") * 257, {KIND: RGB})
+    read_photo(tmp_path / "a.tif")
+
+    class Wrong:
+        IMREAD_UNCHANGED, error = cv2.IMREAD_UNCHANGED, cv2.error
+
+        @staticmethod
+        def imdecode(data: np.ndarray, flags: int) -> np.ndarray:
+            decoded = cv2.imdecode(data, flags)
+            decoded[7, 5, 1] ^= 0x0100
+            return decoded
+
+    monkeypatch.setattr(_deep, "require", lambda module, *, extra: Wrong)
+    with pytest.raises(ValueError, match=r"a\.tif.*two ways.*save it as PNG"):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_gray_of_12_bits_is_refused_and_not_taken_for_dark(tmp_path: Path) -> None:
+    packed = np.full((HEIGHT, WIDTH * 3 // 2, 1), 255, np.uint8)  # white
+    write_tiff(tmp_path / "a.tif", packed, {256: WIDTH, KIND: GRAY, BITS: 12})
+    for read in (read_photo, read_image, read_mask):
+        with pytest.raises(ValueError, match=r"a\.tif.*12-bit gray.*8 or 16 bits"):
+            read(tmp_path / "a.tif")
+
+
+def test_gray_that_counts_from_white_is_no_inverted_mask(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(1, "<u2") * 257, {KIND: 0})
+    for read in (read_image, read_mask):
+        with pytest.raises(ValueError, match=r"a\.tif.*counts from white"):
+            read(tmp_path / "a.tif")
 
 
 def test_further_channels_that_are_lost_are_said(tmp_path: Path) -> None:
@@ -163,3 +226,125 @@ def test_a_resolution_finer_than_png_can_say_is_left_out(tmp_path: Path) -> None
     write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as written:
         assert "dpi" not in written.info
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2"])
+@pytest.mark.parametrize("target", ["b.tif", "b.png", "b.jpg", "b.bmp"])
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("down", ["no number", -5.0, 1e9])
+def test_damaged_resolution_costs_nothing_else(
+    down: Any, unit: int, target: str, dtype: str, tmp_path: Path
+) -> None:
+    tags = {KIND: RGB, ACROSS: 72.0, DOWN: down, UNIT: unit, 271: "camera"}
+    write_tiff(
+        tmp_path / "a.tif", noise(3, dtype), tags, {DOWN: 2 if isinstance(down, str) else 12}
+    )
+    write_photo(read_photo(tmp_path / "a.tif"), tmp_path / target)
+    with Image.open(tmp_path / target) as written:
+        written.load()
+        assert target == "b.bmp" or written.getexif()[271] == "camera"
+
+
+def test_damaged_tags_are_left_out_and_others_stay(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271], exif[318] = "camera", (0.5, 0.25)
+    exif.get_ifd(ExifTags.IFD.Exif)[36867] = "2026:01:02 03:04:05"
+    photo = Photo.from_image(Image.fromarray(noise(3)))
+    numbers, text = struct.pack(">HHL", 318, 5, 2), struct.pack(">HHL", 318, 2, 16)
+    assert numbers in exif.tobytes()
+    photo.image.info["exif"] = exif.tobytes().replace(numbers, text)
+    deep = replace(photo, deep=noise(3, "<u2"))
+    for number, made in enumerate((photo, deep)):
+        write_photo(made, tmp_path / f"{number}.tif")
+        found, _ = exif_of(tmp_path / f"{number}.tif")
+        assert found[36867] == "2026:01:02 03:04:05"
+        with Image.open(tmp_path / f"{number}.tif") as written:
+            assert written.getexif()[271] == "camera" and 318 not in written.getexif()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize(
+    "raised, expected, words",
+    [
+        (TypeError("odd"), ValueError, "its metadata is damaged (odd)"),
+        (OSError(28, "No space left on device"), OSError, "No space left on device; choose"),
+    ],
+)
+def test_16_bits_that_cannot_be_written_cost_one_line(
+    raised: Exception,
+    expected: type[Exception],
+    words: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    for encoder in ("_write_png", "_write_tiff"):
+        monkeypatch.setattr(_deep, encoder, fail)
+    photo = replace(Photo.from_image(Image.fromarray(noise(3))), deep=noise(3, "<u2"))
+    with pytest.raises(expected) as caught:
+        write_photo(photo, tmp_path / name)
+    assert str(caught.value).startswith(f"cannot write {tmp_path / name}: {words}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_photo_that_raises_anything_is_not_the_end_of_a_folder(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        Image.fromarray(noise(3)).save(tmp_path / f"{name}.png")
+    hole = np.zeros((HEIGHT, WIDTH), np.uint8)
+    hole[5:9, 5:9] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(hole).save(tmp_path / "masks" / "mask.png")
+
+    def fill(photos: str, error: type[BaseException]) -> Any:
+        def read(path: Path) -> Photo:
+            if path.name == "b.png":
+                raise error("odd")
+            return read_photo(path)
+
+        monkeypatch.setattr("regionnorm.filling.batch.read_photo", read)
+        return inpaint_path(
+            lambda image, _: image, tmp_path, tmp_path / "masks" / "mask.png", tmp_path / photos,
+            recursive=False, jobs=jobs,
+        )  # fmt: skip
+
+    for error in (TypeError, AttributeError, ZeroDivisionError):
+        report = fill(error.__name__, error)
+        assert [path.name for path in report.done] == ["a.png", "c.png"]
+        [(photo, message)] = report.failed
+        assert photo.name == "b.png" and message == "odd"
+    for stop in (KeyboardInterrupt, SystemExit, Stopped):
+        with pytest.raises(stop):
+            fill(stop.__name__, stop)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # Pillow's, of directories that are none
+@pytest.mark.parametrize("source", ["a.jpg", "a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("target", ["b.tif", "b.jpg", "deep.tif"])
+def test_the_directory_inside_exifs_goes_along(source: str, target: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    inner = {1: "R03", 2: b"0100"}  # Adobe RGB
+    exif.get_ifd(ExifTags.IFD.Exif).update({36867: "2026:01:02 03:04:05", 40965: inner})
+    Image.fromarray(noise(3)).save(tmp_path / "a.jpg", exif=exif)
+    if source != "a.jpg":
+        write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / source)
+    photo = read_photo(tmp_path / source)
+    write_photo(
+        replace(photo, deep=noise(3, "<u2")) if target == "deep.tif" else photo, tmp_path / target
+    )
+    with Image.open(tmp_path / target) as written:
+        assert written.getexif().get_ifd(ExifTags.IFD.Exif)[36867] == "2026:01:02 03:04:05"
+        assert written.getexif().get_ifd(ExifTags.IFD.Interop) == inner
+
+
+def test_the_colours_of_white_and_primaries_stay(tmp_path: Path) -> None:
+    colours = {318: (0.25, 0.5), 319: (0.5, 0.25, 0.25, 0.75, 0.125, 0.0625)}
+    write_tiff(tmp_path / "a.tif", noise(3), {KIND: RGB, **colours})
+    write_photo(read_photo(tmp_path / "a.tif"), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as after:
+        assert {tag: after.tag_v2[tag] for tag in colours} == colours

@@ -23,6 +23,7 @@ __all__ = [
     "MASK_THRESHOLD",
     "array_to_image",
     "check_mask_writable",
+    "check_range",
     "check_size",
     "check_writable",
     "composite",
@@ -177,15 +178,34 @@ def check_writable(
 # --- modes ---------------------------------------------------------------------------------------
 
 
+def check_range(image: Image.Image) -> None:
+    """Refuse gray TIFF files whose numbers Pillow takes for another brightness than they mean.
+
+    Raises:
+        ValueError: They have 9 to 15 bits, or 16 that count from white.
+    """
+    if image.format != "TIFF" or not image.mode.startswith("I"):
+        return
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(262) == 0:
+        raise ValueError("its 16-bit gray counts from white; save it with black as 0")
+    bits = max(tags.get(258, (16,)))
+    if bits < 16:
+        raise ValueError(
+            f"the image has {bits}-bit gray pixels; save it with 8 or 16 bits per channel"
+        )
+
+
 def standardize(image: Image.Image) -> Image.Image:
     """Turn an image upright (EXIF) and into one of the modes L, LA, RGB, RGBA.
 
-    Palette images become RGB or RGBA, 1-bit and 16-bit gray become L, CMYK, YCbCr and LAB become
-    RGB. ``info`` keeps the colour profile as long as it still describes the pixels.
+    Palette images become RGB or RGBA, 1-bit and 16-bit gray become L or LA, CMYK, YCbCr and LAB
+    become RGB. ``info`` keeps the colour profile as long as it still describes the pixels.
 
     Raises:
         ValueError: The mode has no known range (32-bit float), or no conversion.
     """
+    check_range(image)
     image = upright(image)
     if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
         return image
@@ -225,6 +245,9 @@ def _gray16_to_gray8(image: Image.Image) -> Image.Image:
     # Mode "I" (32 bit) is how Pillow holds some 16-bit files, so both share one range.
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     converted = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if "transparency" in image.info:  # one of the 65536 values stands for it
+        alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+        converted.putalpha(Image.fromarray(alpha))
     converted.info = {k: v for k, v in image.info.items() if k in ("icc_profile", "exif")}
     return converted
 
@@ -292,6 +315,7 @@ def mask_to_array(mask: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.bool_]
 def mask_levels(image: Image.Image) -> npt.NDArray[Any]:
     """Return a mask's brightness, alpha ignored: uint8 ``[H, W]``, or of 0 to 65535, uint16."""
     if image.mode.startswith("I"):
+        check_range(image)
         return np.asarray(upright(image)).astype(np.int64).clip(0, 65535).astype(np.uint16)
     plain = standardize(image)
     return np.asarray(plain if plain.mode == "L" else plain.convert("RGB").convert("L"))

@@ -323,7 +323,7 @@ def attempt(job: Job, settings: Settings) -> Outcome:
         _fill_file(job, settings, outcome)
     except Stopped:  # by who waited for it: nothing is wrong with the photo
         raise
-    except (OSError, ValueError) as error:  # decoders and encoders raise nearly anything on damaged files
+    except Exception as error:  # decoders and encoders raise nearly anything on damaged files
         outcome.status, outcome.message = "failed", _message(error)
     outcome.seconds = time.perf_counter() - start
     return outcome

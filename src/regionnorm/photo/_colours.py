@@ -57,7 +57,7 @@ def fill(
         values[hole, :3] = (new * share + 127) // 255
         return Image.frombytes("RGBa", image.size, values.tobytes())
     if image.mode == "1":
-        values[hole] = luma(new) > 127
+        values[hole] = luma(new) > 127 if key is None else not key  # the other one shows
     elif image.mode in ("L", "I;16", "I"):
         values[hole] = _avoid(luma(new), key)
     elif image.mode == "LA":

@@ -20,7 +20,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from regionnorm._extras import require
 from regionnorm.files.remote import Place
 from regionnorm.files.whole import atomic_path
+from regionnorm.imaging import check_range
 from regionnorm.photo._metadata import colour_chunks, text_chunks, tiff_tags
+from regionnorm.photo._profiles import add_colours
 
 __all__ = [
     "check_kind",
@@ -31,12 +33,13 @@ __all__ = [
     "read",
     "to_8_bits",
     "turn",
+    "with_alpha",
     "write",
 ]
 
 Pixels = npt.NDArray[Any]
 
-_HEAD = 4096
+_HEAD = 1 << 20  # bytes; a colour profile may come before what says the depth
 _ROWS = 128  # encoded at a time, which bounds the memory
 _PNG_COLOUR = {2: 4, 3: 2, 4: 6}  # channels to PNG's colour type
 
@@ -51,12 +54,12 @@ def check_kind(image: Image.Image) -> None:
     """Refuse TIFF files whose pixels could not be written back as they are.
 
     Raises:
-        ValueError: They have 32 bits, or a sign, or 16 bits and colours times alpha.
+        ValueError: They have 32 bits, or 9 to 15, or a sign, or 16 bits and colours times alpha,
+            or gray that counts from white.
     """
+    check_range(image)
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits, kinds = max(tags.get(258, (1,))), tags.get(339, (1,))
-    if image.mode.startswith("I") and tags.get(262) == 0:
-        raise ValueError("its 16-bit gray counts from white; save it with black as 0")
     advice = "save it with 8 or 16 bits per channel"
     if bits > 16:
         floating = " float" if 3 in kinds else ""
@@ -75,7 +78,8 @@ def multiplied(image: Image.Image, file: IO[bytes]) -> Image.Image | None:
     Pillow divides by alpha when it loads them, which loses levels. None for any other file.
     """
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    if image.mode != "RGBA" or tags.get(338) != (1,):
+    extra = tags.get(338, ())
+    if image.mode != "RGBA" or extra[:1] != (1,):
         return None
     file.seek(0)
     stored = Image.open(file, formats=["TIFF"])
@@ -83,7 +87,8 @@ def multiplied(image: Image.Image, file: IO[bytes]) -> Image.Image | None:
         return None
     # The same bytes, not told what they mean.
     tiles: Any = stored.tile
-    tiles[:] = [(*tile[:3], ("RGBA", *tile[3][1:])) for tile in tiles]
+    meaning = "RGBA" + "X" * (len(extra) - 1)
+    tiles[:] = [(*tile[:3], (meaning, *tile[3][1:])) for tile in tiles]
     stored.load()
     return Image.frombytes("RGBa", stored.size, stored.tobytes())
 
@@ -151,8 +156,13 @@ def read(image: Image.Image, file: IO[bytes]) -> Pixels:
 
     Raises:
         ImportError: OpenCV is missing.
-        ValueError: OpenCV cannot decode it.
+        ValueError: OpenCV cannot decode it, or decodes it wrongly.
     """
+    if getattr(image, "tag_v2", {}).get(284) == 2:  # OpenCV leaves most of such pixels unset
+        raise ValueError(
+            "the image has 16-bit channels stored one after the other (planar); "
+            "save it with interleaved channels"
+        )
     cv2 = require("cv2", extra="eval")
     file.seek(0)
     try:
@@ -164,11 +174,34 @@ def read(image: Image.Image, file: IO[bytes]) -> Pixels:
         raise ValueError("its 16-bit pixels cannot be decoded; save it as PNG")
     # Pillow calls gray with alpha RGBA where it has 16 bits.
     if image.format == "PNG" and head(file)[25] == _PNG_COLOUR[2]:
-        return np.ascontiguousarray(decoded[:, :, [0, -1]])
-    # Where one colour stands for transparency, OpenCV makes alpha of it.
-    clear = image.mode == "RGBA" or "transparency" in image.info
-    order = [2, 1, 0, 3] if clear and shape[2] == 4 else [2, 1, 0]
-    return np.ascontiguousarray(decoded[:, :, order])
+        order, same = [0, -1], [0, -1]
+    else:
+        # Where one colour stands for transparency, OpenCV makes alpha of it.
+        clear = image.mode == "RGBA" or "transparency" in image.info
+        order = [2, 1, 0, 3] if clear and shape[2] == 4 else [2, 1, 0]
+        same = list(range(len(image.getbands())))
+    pixels = np.ascontiguousarray(decoded[:, :, order])
+    if not _is_same(pixels, np.asarray(image)[:, :, same]):
+        raise ValueError("its 16-bit pixels are decoded in two ways that differ; save it as PNG")
+    return pixels
+
+
+def _is_same(pixels: Pixels, upper: Pixels) -> bool:
+    """Whether the upper bytes of 16 bits are those that Pillow, another decoder, has read."""
+    channels = upper.shape[2]
+    return all(
+        np.array_equal(
+            pixels[start : start + _ROWS, :, :channels] >> 8, upper[start : start + _ROWS]
+        )
+        for start in range(0, len(pixels), _ROWS)
+    )
+
+
+def with_alpha(gray: Image.Image) -> Pixels:
+    """Return gray of 16 bits, of which one value stands for transparency, as gray and alpha."""
+    values = np.asarray(gray).astype(np.uint16)
+    alpha = np.where(values == gray.info["transparency"], 0, 65535).astype(np.uint16)
+    return np.stack([values, alpha], 2)
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:
@@ -197,12 +230,22 @@ def write(pixels: Pixels, info: Mapping[Any, Any], path: Place, format_name: str
     """Write uint16 ``[H, W, C]`` as PNG or TIFF, with the metadata in ``info``.
 
     TIFF also takes uint8 ``[H, W, 4]``, whose colours are multiplied by alpha.
+
+    Raises:
+        ValueError: The metadata cannot be encoded.
+        OSError: The place cannot be written to.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        if format_name == "PNG":
-            _write_png(pixels, info, file)
-        else:
-            _write_tiff(pixels, info, file)
+    encode = _write_png if format_name == "PNG" else _write_tiff
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                encode(pixels, info, file)
+            add_colours(info, format_name, temporary)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"cannot write {path}: {reason}; choose another place") from error
+        except (ValueError, KeyError, RuntimeError, TypeError, struct.error) as error:
+            raise ValueError(f"cannot write {path}: its metadata is damaged ({error})") from error
 
 
 # --- PNG -----------------------------------------------------------------------------------------

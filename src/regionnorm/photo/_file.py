@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -37,6 +37,8 @@ from regionnorm.photo._metadata import (
     sized_info,
     without_directories,
 )
+from regionnorm.photo._profiles import add_colours, read_colours
+from regionnorm.photo._profiles import notes as colour_notes
 
 __all__ = ["Photo", "check_target", "read_photo", "write_photo"]
 
@@ -117,6 +119,9 @@ class Photo:
         """Return how opaque each pixel is, uint8 ``[H, W]``; None if all are."""
         if self.mode == "RGB;16" or not self.image.has_transparency_data:
             return None
+        if self.image.mode in ("I;16", "I"):  # in which Pillow makes nothing transparent
+            values = np.asarray(self.image)
+            return np.where(values == self.image.info["transparency"], 0, 255).astype(np.uint8)
         return np.asarray(self.image.convert("RGBA").getchannel("A"))
 
     def on_canvas(self, left: int, top: int, right: int, bottom: int) -> Photo:
@@ -145,14 +150,18 @@ class Photo:
         if self.deep is not None:
             deep = self.deep.copy()
             new = colours[hole]
-            deep[hole, : new.shape[1]] = luma(new)[:, None] if deep.shape[2] == 2 else new
+            if deep.shape[2] == 2:
+                deep[hole, 0] = luma(new)
+            else:
+                deep[hole, :3] = new
             if opaque and deep.shape[2] != 3:
                 deep[hole, -1] = 65535
             return replace(self, image=_deep.to_8_bits(deep, self.image.info), deep=deep)
         key = self.image.info.get("transparency") if self.image.mode != "P" else None
-        if key is not None and not opaque:
+        alpha = self.alpha() if key is not None and not opaque else None
+        if alpha is not None:
             # One colour stands for transparency: what it hides would show in any other colour.
-            hole = hole & (np.asarray(self.image.convert("RGBA").getchannel("A")) > 0)
+            hole = hole & (alpha > 0)
         image = _colours.fill(self.image, colours, hole, key=key, opaque=opaque)
         image.info = dict(self.image.info)
         return replace(self, image=image)
@@ -208,6 +217,8 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     target = as_place(path)
     check_target(photo, target)
     format_name = format_of(target)
+    if format_name == "TIFF" and photo.mode in ("I;16", "I") and _is_keyed(photo):
+        photo = replace(photo, deep=_deep.with_alpha(photo.image))
     if photo.deep is not None and format_name in _DEEP_FORMATS:
         _deep.write(photo.deep, photo.image.info, target, format_name)
         return
@@ -221,7 +232,12 @@ def write_photo(photo: Photo, path: str | os.PathLike[str], *, quality: int | No
     # Pillow writes some of `info` unasked; only what is chosen here should reach the file.
     bare.info = {k: v for k, v in image.info.items() if k in ("transparency", "background")}
     options, directories = without_directories(options)
-    save_image(bare, target, format_name, options, partial(add_directories, directories))
+
+    def finish(path: Path) -> None:
+        add_directories(directories, path)
+        add_colours(image.info, format_name, path)
+
+    save_image(bare, target, format_name, options, finish)
 
 
 def check_target(photo: Photo, path: str | os.PathLike[str]) -> None:
@@ -255,7 +271,8 @@ def _is_native(photo: Photo, format_name: str) -> bool:
 
 def _is_keyed(photo: Photo) -> bool:
     """Whether colours or entries of the palette stand for transparency."""
-    return photo.mode in ("1", "L", "P", "RGB") and "transparency" in photo.image.info
+    keyed = photo.mode in ("1", "L", "P", "RGB", "I;16", "I")
+    return keyed and "transparency" in photo.image.info
 
 
 def _standard_mode(photo: Photo) -> str:
@@ -286,10 +303,12 @@ def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None)
     """Make a photo of an opened and loaded image; ``head`` is the start of its file."""
     image.load()  # Pillow turns a TIFF upright then, and tells no more of its orientation
     _deep.check_kind(image)
-    notes = [*_frame_notes(image), *_deep.notes(image, head)]
+    notes = [*_frame_notes(image), *_deep.notes(image, head), *colour_notes(image, head)]
     format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
     encoding = _encoding(image, head)
     info = kept_info(image)
+    if file is not None:
+        info |= read_colours(image.format, file)
     orientation = orientation_of(image)
     deep = None
     if file is not None and _deep.is_deep(image, head):
@@ -300,6 +319,9 @@ def _from_opened(image: Image.Image, head: bytes, file: IO[bytes] | None = None)
         upright = _turned(image if stored is None else stored, orientation)
     upright = _settled(upright)
     own = {key: upright.info[key] for key in ("transparency", "background") if key in upright.info}
+    if image.format == "PNG" and upright.mode == "L" and "transparency" in own:
+        # Of 2 or 4 bits, Pillow makes 8, but for the value that is transparent.
+        own["transparency"] *= {2: 85, 4: 17}.get((head or bytes(25))[24], 1)
     # Turned upright, width and height are exchanged.
     upright.info = sized_info({**info, **own}, upright.size)
     return Photo(upright, deep, format_name, encoding, tuple(notes))

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ _XMP_TAG, _IPTC_TAG, _PROFILE_TAG = 700, 33723, 34675
 _IPTC_RESOURCE = 0x0404  # of Photoshop's; others beside it hold a thumbnail
 _MOST_IPTC = 60_000  # bytes, of the 65,533 that a segment of a JPEG holds
 _MOST_IN_JPEG = {"exif": 65_533, "xmp": 65_504, "comment": 65_533}  # bytes
+_FINEST = {"JPEG": 65_535, "PNG": 100_000_000, "BMP": 50_000_000}  # pixels per inch
 _LONG = 4  # TIFF's type of an unsigned number of 32 bits
 # Texts that hold what is kept by itself, and would turn the photo once more.
 _PROFILE_TEXTS = ("Raw profile type exif", "Raw profile type APP1", "XML:com.adobe.xmp")
@@ -32,7 +34,7 @@ _XMP_SIZES = (
 # Tags of a TIFF file that describe how its pixels are stored, and its preview pictures.
 _STRUCTURE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281}
-    | {282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 297, 301, 317, 318, 319, 320, 321, 322}
+    | {282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 297, 301, 317, 320, 321, 322, 400}
     | {323, 324, 325, 330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 347, 512, 513, 514, 515}
     | {517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675, 37724}
 )
@@ -51,8 +53,11 @@ def kept_info(image: Image.Image) -> dict[str, Any]:
     ``comment`` and, from PNG, ``text`` and the colour chunks. Whatever is damaged is left out.
     """
     info: dict[str, Any] = {}
-    for key in ("icc_profile", "dpi", "resolution", "comment", "gamma", "chromaticity"):
+    for key in ("icc_profile", "comment", "gamma", "chromaticity"):
         if image.info.get(key):
+            info[key] = image.info[key]
+    for key in ("dpi", "resolution"):
+        if _is_resolution(image.info.get(key)):
             info[key] = image.info[key]
     if "srgb" in image.info:  # the usual one is 0
         info["srgb"] = image.info["srgb"]
@@ -87,15 +92,19 @@ def _iptc(image: Image.Image) -> bytes | None:
 
 def _has_resolution(image: Image.Image) -> bool:
     """Whether the file says its resolution; Pillow makes one up where TIFF and JPEG do not."""
-    with suppress(ValueError, TypeError):
-        if not all(math.isfinite(value) for value in map(float, image.info.get("dpi", ()))):
-            return False
     if image.format == "TIFF":
         return 282 in getattr(image, "tag_v2", {})
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit", 0) == 0:
         with suppress(Exception):  # damaged EXIF data raises nearly anything
             return 282 in image.getexif()
     return True
+
+
+def _is_resolution(values: object) -> bool:
+    """Whether these are two numbers above 0; in damaged files it can be anything."""
+    if not isinstance(values, tuple) or len(values) != 2:
+        return False
+    return all(isinstance(value, Real) and 0 < float(value) < math.inf for value in values)
 
 
 def _clean_exif(image: Image.Image) -> bytes | None:
@@ -112,11 +121,21 @@ def _clean_exif(image: Image.Image) -> bytes | None:
         for tag, value in tags.items():
             if tag not in _STRUCTURE and tag not in tuple(ExifTags.IFD):
                 kept[tag] = value
-        for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if entries := dict(tags.get_ifd(directory)):
-                kept[directory] = entries
+        for tag, entries in _directories(tags).items():
+            kept[tag] = entries
         return kept.tobytes() if len(kept) else None
     return None
+
+
+def _directories(exif: Image.Exif) -> dict[int, dict[int, Any]]:
+    """The directories of tags beside a file's main one, EXIF's and GPS's."""
+    found = {int(tag): dict(exif.get_ifd(tag)) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)}
+    # The directory in EXIF's is named by its place in the old file, where the new one has pixels.
+    if found[ExifTags.IFD.Exif].pop(ExifTags.IFD.Interop, None) is not None:
+        with suppress(Exception):  # damaged EXIF data raises nearly anything
+            inner = dict(exif.get_ifd(ExifTags.IFD.Interop))
+            found[ExifTags.IFD.Exif][int(ExifTags.IFD.Interop)] = inner
+    return {tag: entries for tag, entries in found.items() if entries}
 
 
 def _clean_xmp(image: Image.Image) -> bytes | None:
@@ -188,6 +207,8 @@ def save_options(
         most = _MOST_IN_JPEG.get(key) if format_name == "JPEG" else None
         if value and (most is None or len(value) <= most):
             options[key] = value
+    if max(options.get("dpi", (0,))) > _FINEST.get(format_name, math.inf):
+        options.pop("dpi")
     if format_name == "PNG":
         options["pnginfo"] = _png_chunks(info)
     if format_name == "JPEG" and len(info.get("iptc", b"")) in range(1, _MOST_IPTC):
@@ -332,11 +353,22 @@ def tiff_tags(info: Mapping[Any, Any]) -> dict[int, Any]:
             exif = Image.Exif()
             exif.load(info["exif"])
             tags |= {tag: value for tag, value in exif.items() if tag not in _STRUCTURE}
-            for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-                if entries := dict(exif.get_ifd(directory)):
-                    tags[int(directory)] = entries
+            tags |= _directories(exif)
     tags |= _shape_tags(info)
     for tag, key in ((_XMP_TAG, "xmp"), (_IPTC_TAG, "iptc"), (_PROFILE_TAG, "icc_profile")):
         if info.get(key):
             tags[tag] = info[key]
-    return tags
+    return _writable(tags)
+
+
+def _writable(tags: Mapping[int, Any], group: int | None = None) -> dict[int, Any]:
+    """Those tags of a directory that Pillow can write; of damaged files it reads others too."""
+    kept = {}
+    for tag, value in tags.items():
+        sound = _writable(value, tag) if isinstance(value, Mapping) else value
+        with suppress(Exception):
+            directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0", group=group)
+            directory[tag] = sound
+            directory.tobytes()
+            kept[tag] = sound
+    return kept
