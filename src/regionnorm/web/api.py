@@ -11,10 +11,12 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from regionnorm._extras import require
 from regionnorm.stopping import Stopped, waited_for
@@ -39,6 +41,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Answer = Callable[[Any], Awaitable[Any]]
 
+_IN_MEMORY = 2**19  # bytes of a body
 _AT_ONCE = 2  # photos that are decoded at a time, beside those filled or searched
 _RULES = ("auto:scratches", "auto:scratches-classical", "auto:text")
 _THUMBNAIL_SIDE = 192
@@ -82,6 +85,7 @@ class PageApi:
             self.route("POST", f"{visitor}/examples/{{index:int}}", self.open_example),
             self.route("GET", f"{picture}/{{what}}", self.look),
             self.route("POST", f"{picture}/masks", self.load_mask),
+            self.route("POST", f"{picture}/stay", self.stay),
             self.route("GET", f"{visitor}/masks/{{mask}}", self.mask),
         ]
 
@@ -181,6 +185,12 @@ class PageApi:
         }
         return self._responses.JSONResponse(told)
 
+    async def stay(self, request: Any) -> Any:
+        """The page is on this picture now."""
+        visitor, picture = self.picture(request)
+        visitor.stay(picture)
+        return self._responses.JSONResponse({"stays": picture.number})
+
     # --- photos and masks ------------------------------------------------------------------------
 
     async def open_photo(self, request: Any) -> Any:
@@ -224,14 +234,18 @@ class PageApi:
             raise
         return path
 
-    async def body(self, request: Any) -> bytes:
-        """A request's body, up to :data:`MAX_BODY`."""
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_BODY:
-                raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
-        return bytes(data)
+    @asynccontextmanager
+    async def body(self, request: Any) -> AsyncIterator[IO[bytes]]:
+        """A request's body, up to :data:`MAX_BODY`; on disk what is large, since many may come."""
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+            size = 0
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    raise TooLarge(f"the mask has more than {MAX_BODY} bytes")
+                file.write(chunk)
+            file.seek(0)
+            yield file
 
     async def look(self, request: Any) -> Any:
         """A picture for the screen, small, whole, only what changed, or as a file to keep."""
@@ -259,7 +273,8 @@ class PageApi:
         rule = request.query_params.get("rule", "")
         if rule:
             check_rule(rule)
-            await self.body(request)
+            async with self.body(request):  # of no use
+                pass
             found = await self.find(request, self.handlers.find_mask, rule, picture, visitor)
         else:
             path = await self.save(request, visitor.new_folder())

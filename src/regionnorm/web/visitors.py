@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ __all__ = ["HISTORY", "Box", "Gone", "Picture", "Store", "Visitor", "Visitors", 
 HISTORY = 24
 """How many photos and fills a visitor can go back to."""
 
-_MOST_BYTES = 256 * 2**20  # of a visitor's files; of larger ones, fewer are kept
+_MOST_BYTES = 512 * 2**20  # of a visitor's files, and what was made of them to be shown
 _LEAST = 2  # pictures that are kept however large
 _MOST_VISITORS = 2000
 _AWAY, _LONGEST = 3600, 6 * 3600  # seconds after which a visitor's files are removed
@@ -114,6 +115,7 @@ class Visitor:
     seen: float = field(default_factory=time.monotonic)
     _made: set[Picture] = field(default_factory=set)
     _held: Counter[Picture] = field(default_factory=Counter)
+    _current: Picture | None = None
     _names: Counter[str] = field(default_factory=Counter)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -194,6 +196,11 @@ class Visitor:
             self._held[picture] -= 1
             self._tidy()
 
+    def stay(self, picture: Picture) -> None:
+        """The page is on this picture, which is kept until the page is on another."""
+        with self._lock:
+            self._current = picture
+
     def delete(self) -> None:
         """Remove every file."""
         with self._lock:
@@ -204,13 +211,16 @@ class Visitor:
     def _tidy(self) -> None:
         kept: list[Picture] = []
         size = 0
-        for picture in self.pictures[:HISTORY]:
-            size += picture.path.stat().st_size if picture.path.is_file() else 0
+        # The current one counts before the latest.
+        for picture in sorted(self.pictures, key=lambda one: one is not self._current)[:HISTORY]:
+            size += _size_of(picture.path.parent)
             if len(kept) >= _LEAST and size > _MOST_BYTES:
                 break
             kept.append(picture)
-        self.pictures = kept
+        self.pictures = [picture for picture in self.pictures if picture in kept]
         held = [picture for picture, count in self._held.items() if count > 0]
+        if self._current is not None:
+            held.append(self._current)
         used = set().union(*(picture.used() for picture in (*kept, *held)))
         for picture in self._made - used:
             shutil.rmtree(picture.path.parent, ignore_errors=True)
@@ -227,16 +237,25 @@ class Visitors:
         self._closed = threading.Event()
 
     def new(self) -> Visitor:
-        """Somebody who just came; if there are too many, the one not seen for longest leaves."""
+        """Somebody who just came.
+
+        If there are too many, the one not seen for longest leaves, of those who have brought
+        nothing before all others.
+        """
         name = secrets.token_urlsafe(24)
         visitor = Visitor(name, self._root / name)
         with self._lock:
+            many = len(self._known) >= _MOST_VISITORS
+            oldest = min(self._known.values(), key=_importance) if many else None
             self._known[name] = visitor
-            many = len(self._known) > _MOST_VISITORS
-            oldest = min(self._known.values(), key=lambda one: one.seen) if many else None
         if oldest is not None:
             self.remove(oldest)
         return visitor
+
+    def knows(self, name: str) -> bool:
+        """Whether somebody of that name is there."""
+        with self._lock:
+            return name in self._known
 
     def get(self, name: str) -> Visitor:
         """Find somebody by the name that their page has.
@@ -297,6 +316,19 @@ class Store:
         for root in (self.private, self.public):
             text = re.sub(rf"{re.escape(str(root))}(?:(?:/[A-Za-z0-9_-]+)*/|\b)", "", text)
         return text
+
+
+def _importance(visitor: Visitor) -> tuple[bool, float]:
+    return visitor.folder.exists(), visitor.seen
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of the files of a folder and of those in it."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def random_folder(parent: Path) -> Path:

@@ -60,9 +60,10 @@ export class Bitmaps {
     return layers.below ? this.bottom(layers.below) : layers;
   }
 
-  async loadMask(number, picture, soft) {
+  // `box`: where it lies, if the picture has grown since.
+  async loadMask({ number, soft, box }, picture) {
     if (this.page.view.masks.has(number)) return;
-    const size = picture.canvas;
+    const size = box?.slice(2).map(Math.round) ?? picture.canvas;
     const [resizeWidth, resizeHeight] = size;
     const whole = await this.page.server.bitmap(`masks/${number}`, { resizeWidth, resizeHeight, resizeQuality: 'pixelated' });
     const share = Math.min(1, 1600 / Math.max(...size));

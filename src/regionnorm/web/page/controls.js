@@ -59,6 +59,7 @@ export class Controls {
       this.page.changed();
     });
     this.page.auto.addEventListener('change', () => this.page.memory.prefer({ auto: this.page.auto.checked }));
+    this.page.keys.addEventListener('change', () => this.page.memory.prefer({ keys: this.page.keys.checked }));
     this.page.compare.addEventListener('input', () => this.page.setSplit(this.page.splitOf(Number(this.page.compare.value) / 1000)));
     const before = this.page.find('[data-do=compare]');
     before.addEventListener('pointerdown', () => this.page.holdBefore(true));
@@ -138,8 +139,9 @@ export class Controls {
     document.addEventListener('pointerdown', () => (walks = false), true);
     document.addEventListener('keydown', (event) => {
       walks ||= event.key === 'Tab';
-      if (event.target.closest?.('dialog') || event.altKey || !this.page.element.isConnected) return;
-      const controls = event.ctrlKey || event.metaKey;
+      const writes = writesWithAlt(event);
+      if (event.target.closest?.('dialog') || (event.altKey && !writes) || !this.page.element.isConnected) return;
+      const controls = (event.ctrlKey || event.metaKey) && !writes;
       const typing = event.target.closest?.('textarea, select, input:not([type=range], [type=checkbox])');
       if (typing && !(event.key === 'Escape' || (controls && event.key === 'Enter'))) return;
       // What is typed holds, though the field is not left.
@@ -152,14 +154,15 @@ export class Controls {
         this.page.stage.classList.add('rn-space');
         return;
       }
-      const action = (controls ? controlKeys : keys)[event.key];
-      if (!action) return;
+      const action = (controls ? controlKeys : keys)[keyOf(event)];
+      // Who speaks to the computer, or hits keys by chance, can turn them off.
+      if (!action || (!controls && event.key.length === 1 && !this.page.keys.checked)) return;
       event.preventDefault();
       if (event.key === 'Enter') this.page.hand.liftKeyboard();
       action();
     });
     document.addEventListener('keyup', (event) => {
-      if (event.key === 'c') this.page.holdBefore(false);
+      if (event.key.toLowerCase() === 'c') this.page.holdBefore(false);
       if (event.key !== ' ') return;
       this.page.hand.space = false;
       this.page.stage.classList.remove('rn-space');
@@ -189,4 +192,16 @@ export class Controls {
       return this.page.batch.take('photos', files);
     });
   }
+}
+
+// Shift alone makes a letter large, not Caps Lock.
+function keyOf({ key, shiftKey }) {
+  if (key.length > 1) return key;
+  return shiftKey ? key.toUpperCase() : key.toLowerCase();
+}
+
+// Many keyboards have brackets and braces on AltGr, which Windows tells as Control and Alt, or on
+// Option, which is Alt to browsers.
+function writesWithAlt(event) {
+  return event.getModifierState('AltGraph') || (event.altKey && '[]{}'.includes(event.key));
 }

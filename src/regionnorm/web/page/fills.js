@@ -2,13 +2,18 @@
 
 import { boundsOf, exportMask } from './mask.js';
 
+const ALOUD = 5000; // milliseconds
+
 export class Fills {
-  // `page` has `server`, `timeline`, `view`, `say(place, text)`, `arrived(picture, running)`, `changed()`.
+  // `page` has `server`, `timeline`, `view`, `say(place, text)`, `arrived(picture, running)`, `changed()`,
+  // `finished(done, running)` and `save(picture)`.
   constructor(element, page) {
     this.page = page;
     this.box = element.querySelector('.rn-progress');
     this.track = this.box.querySelector('.rn-track');
     this.doing = this.box.querySelector('.rn-doing');
+    this.aloud = this.box.querySelector('[role=status]');
+    this.said = {}; // the state that was said last, and when
     this.running = null; // {picture, mark, auto, near, stop, job, next, saves}
   }
 
@@ -47,8 +52,8 @@ export class Fills {
   }
 
   // Go on waiting for what was running before a reload.
-  resume(job, mark) {
-    return this.work(this.begin({ mark, auto: false, near: null, job }), 'GET', `jobs/${job}`);
+  resume(job, mark, saves) {
+    return this.work(this.begin({ mark, auto: false, near: null, job, saves }), 'GET', `jobs/${job}`);
   }
 
   begin(running) {
@@ -88,10 +93,12 @@ export class Fills {
     this.leave();
     const left = this.running !== running;
     this.end(running);
-    if (running.cancelled || left) return last;
+    // Who waits for a file gets it, or hears why not, wherever they are by now.
+    if (running.cancelled || (left && !running.saves)) return last;
     if (last.state === 'failed') this.page.say('fill', last.error);
     else if (last.state === 'cancelled') this.page.say('fill', 'The fill was stopped.');
-    this.page.finished(last.state === 'done', running);
+    if (!left) this.page.finished(last.state === 'done', running);
+    else if (last.picture) this.page.save(last.picture);
     return last;
   }
 
@@ -145,8 +152,16 @@ export class Fills {
       waiting: `${ahead ? `${ahead} before you` : 'You are next'} · about ${time}`,
       running: `Filling · about ${time} left`,
     }[state];
-    // Screen readers say every change; once in five seconds is enough.
     if (this.doing.textContent !== words) this.doing.textContent = words;
+    this.sayAloud(state, words);
+  }
+
+  // Screen readers say every change; of the time, once in a while is enough.
+  sayAloud(state, words) {
+    const now = performance.now();
+    if (state === this.said.state && now - this.said.at < ALOUD) return;
+    this.said = { state, at: now };
+    this.aloud.textContent = words;
   }
 }
 

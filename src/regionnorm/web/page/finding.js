@@ -50,9 +50,9 @@ export class Finding {
     return found.every(Boolean);
   }
 
-  // Forget all of it. Returns whether there was anything.
-  cancel() {
-    const { line } = this;
+  // Forget all of it, or the last `count`. Returns whether there was anything.
+  cancel(count = Infinity) {
+    const line = this.line.slice(-count);
     for (const one of line) {
       one.stop.abort();
       this.leave(one, false);

@@ -158,11 +158,14 @@ export class Hand {
   }
 
   keepTap() {
-    const tap = this.tap;
+    this.takeTap()?.gesture.end();
+  }
+
+  takeTap() {
+    const { tap } = this;
     this.tap = null;
-    if (!tap) return;
-    clearTimeout(tap.timer);
-    tap.gesture.end();
+    clearTimeout(tap?.timer);
+    return tap;
   }
 
   wheel(event) {
@@ -218,14 +221,26 @@ export class Hand {
 
   // Leave what is begun, by pointer or by keyboard, undone. Returns whether anything was.
   drop() {
-    const held = this.gesture;
-    if (held) {
-      held.drop();
-      this.gesture = null;
-      this.pointers.clear();
-      this.stage.classList.remove('rn-panning');
-    }
-    return this.dropKeyboard() || Boolean(held);
+    const held = [this.takeTap()?.gesture, this.release()].filter(Boolean);
+    for (const gesture of held) gesture.drop();
+    return this.dropKeyboard() || held.length > 0;
+  }
+
+  // End what is begun, as if the hand had let go.
+  lift() {
+    this.keepTap();
+    this.release()?.end();
+    this.liftKeyboard();
+  }
+
+  // What the pointer has begun, which is in no hand any more.
+  release() {
+    const { gesture } = this;
+    if (!gesture) return null;
+    this.gesture = null;
+    this.pointers.clear();
+    this.stage.classList.remove('rn-panning');
+    return gesture;
   }
 
   dropKeyboard() {

@@ -8,7 +8,7 @@ import { Finding } from './finding.js';
 import { Frame } from './frame.js';
 import { Hand } from './hand.js';
 import { shareOf, wholeMask } from './mask.js';
-import { Memory } from './memory.js';
+import { keptBy, Memory } from './memory.js';
 import { Selection } from './select.js';
 import { Server } from './server.js';
 import { Timeline } from './timeline.js';
@@ -34,6 +34,7 @@ class Page {
     this.grow = this.find('.rn-grow input');
     this.softness = this.find('.rn-softness input');
     this.hard = this.find('.rn-hard input');
+    this.keys = this.find('.rn-keys input');
     this.server = new Server(base);
     this.pictures = []; // what the server keeps, latest first
     this.bitmaps = new Bitmaps(this);
@@ -47,7 +48,8 @@ class Page {
     this.frame = new Frame(this);
     const page = this;
     this.hand = new Hand(this.stage, this.view, {
-      ready: () => Boolean(this.timeline.picture),
+      // What is seen is what is painted on.
+      ready: () => Boolean(this.shown) && this.timeline.takes(this.shown),
       width: () => Number(this.brush.value),
       softness: () => Number(this.softness.value) / 100,
       painted: (stroke) => this.painted(stroke),
@@ -111,10 +113,11 @@ class Page {
     const work = async (signal) => {
       try {
         const told = await this.server.ask('POST', `pictures/${picture.number}/masks?${query}`, file, signal);
-        await this.bitmaps.loadMask(told.mask, picture, told.soft);
+        const step = { kind: 'mask', number: told.mask, soft: told.soft };
+        await this.bitmaps.loadMask(step, picture);
         signal.throwIfAborted();
         if (!this.timeline.takes(picture)) throw new Error(`The photo has changed meanwhile. ${again}`);
-        this.timeline.add({ kind: 'mask', number: told.mask, soft: told.soft });
+        this.timeline.add(step);
         if (told.warnings.length) this.say('photo', `The mask is loaded. Note: ${told.warnings.join('. ')}.`);
         return true;
       } catch (error) {
@@ -128,9 +131,13 @@ class Page {
   async saveMask() {
     const { picture, items } = this.timeline;
     if (!picture) return this.say('photo', 'There is no photo yet. Choose one first.');
-    const address = URL.createObjectURL(await wholeMask(items, picture, this.view.masks, this.hard.checked));
-    save(address, `${picture.name.replace(/\.[^.]*$/, '')}-mask.png`);
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    try {
+      const address = URL.createObjectURL(await wholeMask(items, picture, this.view.masks, this.hard.checked));
+      save(address, `${picture.name.replace(/\.[^.]*$/, '')}-mask.png`);
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch (error) {
+      this.say('photo', `The mask cannot be saved: ${error.message}`);
+    }
     return undefined;
   }
 
@@ -151,7 +158,11 @@ class Page {
     }
     // Whoever has gone on to another photo stays there; the fill is among the thumbnails.
     const { fills, timeline } = this;
-    if (fills.running === running && timeline.insert(running.mark, picture)) fills.landed(running, picture);
+    if (fills.running === running) {
+      // A stroke under the hand has its places on the picture before, and moves with the others.
+      if (!timeline.takes(picture)) this.hand.lift();
+      if (timeline.insert(running.mark, picture)) fills.landed(running, picture);
+    }
     await this.update();
   }
 
@@ -167,7 +178,7 @@ class Page {
   }
 
   undo() {
-    if (this.finding.cancel()) return; // what was asked for last
+    if (this.finding.cancel(1)) return; // what was asked for last
     const running = this.fills.running;
     if (running && running.mark === this.timeline.steps[this.timeline.at - 1]) this.fills.cancel();
     else this.timeline.undo();
@@ -210,7 +221,18 @@ class Page {
       this.changed();
       return;
     }
-    save(this.server.address(`pictures/${picture.number}/file`), picture.name);
+    this.save(picture);
+  }
+
+  save({ number, name }) {
+    save(this.server.address(`pictures/${number}/file`), name);
+  }
+
+  // The server lets no picture go that it knows the page to be on.
+  stay({ number }) {
+    if (number === this.stays) return;
+    this.stays = number;
+    this.server.ask('POST', `pictures/${number}/stay`).catch(() => (this.stays = null));
   }
 
   // What the server keeps: it lets the oldest go.
@@ -220,7 +242,7 @@ class Page {
     } catch {
       return;
     }
-    this.timeline.keep(new Set(this.pictures.map((picture) => picture.number)));
+    this.timeline.keep(keptBy(this.pictures));
     this.showHistory();
     this.changed();
   }
@@ -230,6 +252,12 @@ class Page {
   changed() {
     const { timeline, view, fills } = this;
     const picture = timeline.picture;
+    // What is under the hand belongs to the picture that it was begun on.
+    if (this.current && !timeline.takes(this.current)) {
+      this.hand.drop();
+      this.frame.drop();
+    }
+    this.current = picture;
     const enable = (name, on) => (this.find(`[data-do=${name}]`).disabled = !on);
     enable('undo', timeline.canUndo || fills.running || this.finding.line.length);
     enable('redo', timeline.canRedo);
@@ -253,8 +281,10 @@ class Page {
     view.items = timeline.items;
     this.frame.show();
     view.refresh('mask');
-    if (picture) this.showPicture(picture);
-    else view.show(view.size ?? [1, 1], null, null);
+    if (picture) {
+      this.showPicture(picture);
+      this.stay(picture);
+    } else view.show(view.size ?? [1, 1], null, null);
     this.showSize();
     this.memory.keep();
   }
@@ -268,9 +298,10 @@ class Page {
       const before = picture.parent ? await this.bitmaps.load(picture.origin).catch(() => null) : null;
       if (this.showing !== turn) return;
       const { width, height, frame } = picture;
+      this.shown = picture;
       this.view.show(picture.canvas, layers, before, frame.map((edge, side) => edge / (side % 2 ? height : width)));
       this.frame.show();
-      for (const mask of masks) await this.bitmaps.loadMask(mask.number, picture, mask.soft);
+      for (const mask of masks) await this.bitmaps.loadMask(mask, picture);
       if (this.showing !== turn) return;
       this.view.refresh('mask');
       this.showSize(); // masks may have come only now
@@ -301,20 +332,29 @@ class Page {
   showHistory() {
     const list = this.find('.rn-history');
     list.hidden = !this.pictures.length;
-    list.replaceChildren(
-      ...this.pictures.map((picture) => {
-        const button = document.createElement('button');
-        button.type = 'button';
-        button.dataset.number = picture.number;
-        button.title = `Go back to ${picture.name}`;
-        const small = document.createElement('img');
-        [small.src, small.alt] = [this.server.address(`pictures/${picture.number}/small`), ''];
-        const name = document.createElement('span');
-        name.textContent = picture.name;
-        button.append(small, name);
-        return button;
-      }),
-    );
+    const numbers = this.pictures.map(({ number }) => number);
+    // Those that are there stay in their places, and one of them perhaps the keyboard's.
+    for (const button of [...list.children].filter(({ dataset }) => !numbers.includes(dataset.number))) {
+      if (button === document.activeElement) button.previousElementSibling?.focus();
+      button.remove();
+    }
+    this.pictures.forEach((picture, index) => {
+      const there = list.children[index];
+      if (there?.dataset.number !== picture.number) list.insertBefore(this.thumbnail(picture), there ?? null);
+    });
+  }
+
+  thumbnail(picture) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.dataset.number = picture.number;
+    button.title = `Go back to ${picture.name}`;
+    const small = document.createElement('img');
+    [small.src, small.alt] = [this.server.address(`pictures/${picture.number}/small`), ''];
+    const name = document.createElement('span');
+    name.textContent = picture.name;
+    button.append(small, name);
+    return button;
   }
 
   showExamples() {

@@ -2,6 +2,7 @@
 
 const COLOUR = 'rgb(255, 20, 100)';
 const SHARE_SIDE = 320;
+const STRIP = 2 ** 22; // pixels that are drawn at a time of a mask that is saved
 
 const LAYERS = 24; // of which a soft edge consists, at most
 const BAND = 2; // pixels that each is wide, at least
@@ -14,11 +15,11 @@ export function drawItems(pen, items, masks, scale, hard = false) {
     else if (item.kind === 'mask' && masks.has(item.number)) {
       const entry = masks.get(item.number);
       const { small, whole } = hard ? hardened(entry) : entry;
-      const { size } = entry;
+      const box = item.box ?? [0, 0, ...entry.size];
       pen.globalCompositeOperation = 'source-over';
       // Scaling many pixels down takes long; the small one looks the same.
       pen.imageSmoothingEnabled = scale < 1;
-      pen.drawImage(scale * size[0] <= small.width ? small : whole, 0, 0, ...size);
+      pen.drawImage(scale * box[2] <= small.width ? small : whole, ...box);
     }
   }
 }
@@ -112,13 +113,66 @@ export async function exportMask(items, size, masks, hard) {
   return { blob: await asBlob(canvas), left, top };
 }
 
-// The whole mask as a file of the photo's size.
+// The whole mask as a file of the photo's size. It is drawn and written in strips, since phones
+// refuse canvases as large as large photos.
 export async function wholeMask(items, photo, masks, hard) {
-  const { canvas, pen } = blank(photo.width, photo.height);
-  pen.scale(photo.width / photo.canvas[0], photo.height / photo.canvas[1]);
-  drawItems(pen, items, masks, 1, hard);
-  whiten(pen, canvas, !hard && isSoft(items, masks));
-  return asBlob(canvas);
+  const { width, height } = photo;
+  const soft = !hard && isSoft(items, masks);
+  const packing = new CompressionStream('deflate');
+  const packed = new Response(packing.readable).arrayBuffer();
+  const writer = packing.writable.getWriter();
+  const rows = Math.max(1, Math.floor(STRIP / width));
+  for (let top = 0; top < height; top += rows) {
+    const { canvas, pen } = blank(width, Math.min(rows, height - top));
+    pen.translate(0, -top);
+    pen.scale(width / photo.canvas[0], height / photo.canvas[1]);
+    drawItems(pen, items, masks, 1, hard);
+    whiten(pen, canvas, soft);
+    await writer.write(grays(pen, canvas));
+  }
+  await writer.close();
+  return grayPng(width, height, new Uint8Array(await packed));
+}
+
+// A canvas's rows as PNG has them, each after the number of its filter, which is none.
+function grays(pen, { width, height }) {
+  const { data } = pen.getImageData(0, 0, width, height);
+  const bytes = new Uint8Array(height * (width + 1));
+  for (let y = 0, from = 0, to = 0; y < height; y++) {
+    bytes[to++] = 0;
+    for (let x = 0; x < width; x++, from += 4) bytes[to++] = data[from];
+  }
+  return bytes;
+}
+
+function grayPng(width, height, packed) {
+  const header = new Uint8Array(13);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header[8] = 8; // bits of a pixel, which is a gray level
+  const signature = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  return new Blob([signature, chunk('IHDR', header), chunk('IDAT', packed), chunk('IEND', [])], { type: 'image/png' });
+}
+
+function chunk(type, data) {
+  const bytes = new Uint8Array(data.length + 12);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, data.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(data, 8);
+  view.setUint32(data.length + 8, checksum(bytes.subarray(4, data.length + 8)));
+  return bytes;
+}
+
+// CRC-32, as PNG wants it.
+function checksum(bytes) {
+  let sum = -1;
+  for (const byte of bytes) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return ~sum >>> 0;
 }
 
 // The share of the photo that is painted, about: counted on a small copy.

@@ -15,6 +15,7 @@ export class Memory {
     this.page.brush.value = kept.size ?? 40;
     this.page.softness.value = kept.soft ?? 0;
     this.page.hard.checked = kept.hard ?? false;
+    this.page.keys.checked = kept.keys ?? true;
     if (kept.dark !== undefined) document.body.classList.toggle('dark', kept.dark);
   }
 
@@ -32,7 +33,8 @@ export class Memory {
     const { steps, at } = this.page.timeline;
     const { running } = this.page.fills;
     const mark = running ? steps.indexOf(running.mark) : -1;
-    write(sessionStorage, { visitor: this.page.server.visitor, steps, at, job: running?.job, mark }, (kept) => {
+    const fill = { job: running?.job, saves: running?.saves, mark };
+    write(sessionStorage, { visitor: this.page.server.visitor, steps, at, ...fill }, (kept) => {
       // Too much for the browser: the last picture and what is painted on it.
       const { start } = this.page.timeline;
       return { ...kept, steps: steps.slice(start - 1, at), at: at - start + 1, job: undefined };
@@ -40,27 +42,36 @@ export class Memory {
   }
 
   async restore() {
-    const kept = read(sessionStorage);
-    try {
-      const told = await this.page.server.come(kept.visitor);
-      this.page.pictures = told.pictures;
-      // What is filling belongs to the page that asked for it.
-      if (kept.visitor === this.page.server.visitor && kept.steps) {
-        this.page.timeline.steps = kept.steps;
-        this.page.timeline.at = kept.at;
-        this.page.timeline.keep(new Set(told.pictures.map((picture) => picture.number)));
-        if (kept.job) this.page.fills.resume(kept.job, kept.steps[kept.mark]);
-      } else if (kept.steps?.length) this.page.say('photo', 'Your photos were removed from the server meanwhile. Open one again.');
-      this.restored = true;
-      this.page.showHistory();
-      this.page.changed();
-    } catch (error) {
-      this.page.say('photo', error.message);
-    }
+    const { server } = this.page;
+    // Where the server is away just now, the next request comes back first.
+    server.comeBack = () => (this.coming ??= this.comeBack().finally(() => (this.coming = null)));
+    await server.comeBack().catch((error) => this.page.say('photo', error.message));
     this.page.element.dataset.ready = 'true';
     // The server removes what nobody has asked for in an hour.
-    setInterval(() => this.page.server.ask('GET', '').catch(() => {}), 600_000);
+    setInterval(() => server.ask('GET', '').catch(() => {}), 600_000);
   }
+
+  async comeBack() {
+    const { server, timeline, fills } = this.page;
+    const kept = read(sessionStorage);
+    const told = await server.come(kept.visitor);
+    this.page.pictures = told.pictures;
+    // What is filling belongs to the page that asked for it.
+    if (kept.visitor === server.visitor && kept.steps) {
+      const mark = kept.steps[kept.mark]; // before there may be fewer steps
+      [timeline.steps, timeline.at] = [kept.steps, kept.at];
+      timeline.keep(keptBy(told.pictures));
+      if (kept.job) fills.resume(kept.job, mark, kept.saves);
+    } else if (kept.steps?.length) this.page.say('photo', 'Your photos were removed from the server meanwhile. Open one again.');
+    this.restored = true;
+    this.page.showHistory();
+    this.page.changed();
+  }
+}
+
+// The numbers of all pictures whose files are there: fills need those of what they were made from.
+export function keptBy(pictures) {
+  return new Set(pictures.flatMap(({ number, parent, origin }) => [number, parent, origin]));
 }
 
 function read(store) {

@@ -75,9 +75,10 @@ export class Selection {
     const pixels = Math.round((grown * Math.max(picture.width, picture.height)) / 1000);
     const query = `left=${part.left}&top=${part.top}&grow=${pixels}${box ? `&box=${box}` : ''}`;
     const told = await server.ask('POST', `pictures/${picture.number}/selections?${query}`, part.blob, signal);
-    await bitmaps.loadMask(told.mask, picture);
+    const step = { kind: 'mask', number: told.mask, from: stroke, grown };
+    await bitmaps.loadMask(step, picture);
     signal.throwIfAborted();
-    return { kind: 'mask', number: told.mask, from: stroke, grown };
+    return step;
   }
 
   // A click says nothing of how large the object is: what is in sight does.

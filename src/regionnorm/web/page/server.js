@@ -7,6 +7,7 @@ export class Server {
   constructor(base) {
     this.base = base;
     this.visitor = '';
+    this.comeBack = () => this.come(); // of a page that was opened while the server was away
   }
 
   // Find the visitor of before a reload, or become a new one. Returns what is kept of them.
@@ -16,10 +17,10 @@ export class Server {
       try {
         return await this.ask('GET', '');
       } catch (error) {
+        this.visitor = '';
         if (!(error instanceof Refused)) throw error;
       }
     }
-    this.visitor = '';
     const told = await this.ask('POST', 'visitors');
     this.visitor = told.visitor;
     return { pictures: [], jobs: [] };
@@ -35,6 +36,7 @@ export class Server {
   }
 
   async fetch(method, path, body, signal) {
+    if (!this.visitor && path !== 'visitors') await this.comeBack();
     let answer;
     try {
       answer = await fetch(this.address(path), { method, body, signal });

@@ -2,9 +2,10 @@
 //
 // A step is a picture that is painted on from then on ({kind: 'picture', picture}: opened, filled or
 // gone back to), or something painted: {kind: 'stroke', erase, width, soft, points}, {kind: 'mask',
-// number}, with the stroke that it was made `from` if there was one, {kind: 'clear'}; or {kind:
-// 'expand', margins}: pixels of the photo to add on the left, top, right and bottom. Points are in
-// pixels of the mask, so that the display's size never matters.
+// number}, with the stroke that it was made `from` if there was one and, where the photo has grown
+// since, its `box`: left, top, width and height; {kind: 'clear'}; or {kind: 'expand', margins}: pixels
+// of the photo to add on the left, top, right and bottom. Points and boxes are in pixels of the mask,
+// so that the display's size never matters.
 
 const MOST = 400;
 
@@ -91,7 +92,7 @@ export class Timeline {
     const before = mark.picture ?? this.paintedOn(mark);
     this.steps.splice(this.at); // what was undone meanwhile belongs to the picture before
     if (picture.grown.some(Boolean) && placeOf(before) !== placeOf(picture)) {
-      const later = this.steps.splice(index + 1).flatMap((step) => moved(step, before, picture));
+      const later = this.steps.splice(index + 1).map((step) => moved(step, before, picture));
       this.steps.push(...later);
       this.at = this.steps.length;
     }
@@ -113,14 +114,19 @@ export class Timeline {
     this.changed();
   }
 
-  // The server keeps a number of pictures; steps that lead to others lead nowhere.
+  // The server keeps a number of pictures; steps that lead to others lead nowhere. The current one
+  // stays, whatever is kept: what is painted on it is nowhere else.
   keep(numbers) {
     const before = this.steps.length;
-    let first = this.steps.findLastIndex((step) => step.kind === 'picture' && !numbers.has(step.picture.number)) + 1;
-    while (first < this.steps.length && this.steps[first].kind !== 'picture') first++;
+    const current = this.picture?.number;
+    const gone = ({ picture }) => Boolean(picture) && picture.number !== current && !numbers.has(picture.number);
+    const undone = this.steps.splice(this.at);
+    let first = this.steps.findLastIndex(gone) + 1;
+    while (first < this.at && this.steps[first].kind !== 'picture') first++;
     this.steps.splice(0, first);
-    this.at = Math.max(0, this.at - first);
-    if (this.at === 0 && this.steps.length) this.at = 1;
+    this.at -= first;
+    const lost = undone.findIndex(gone);
+    this.steps.push(...(lost < 0 ? undone : undone.slice(0, lost)));
     if (this.steps.length !== before) this.changed();
   }
 
@@ -139,11 +145,18 @@ function placeOf({ origin, canvas, frame }) {
   return [origin, canvas, frame].join();
 }
 
-// What was painted on a picture, as it lies on one that has grown from it.
+// A step that was done on a picture, as it is on one that has grown from it.
 function moved(step, before, after) {
-  if (step.kind === 'clear') return [step];
-  if (step.kind !== 'stroke') return []; // found or drawn for the picture's size
   const [from, to] = [before, after].map((picture) => picture.canvas[0] / picture.width);
-  const points = step.points.map((point) => point.map((value, axis) => (value / from + after.grown[axis]) * to));
-  return [{ ...step, width: (step.width * to) / from, points }];
+  const there = (point) => point.map((value, axis) => (value / from + after.grown[axis]) * to);
+  const stroke = (one) => ({ ...one, width: (one.width * to) / from, points: one.points.map(there) });
+  if (step.kind === 'stroke') return stroke(step);
+  if (step.kind === 'mask') {
+    const [left, top, ...size] = step.box ?? [0, 0, ...before.canvas];
+    const box = [...there([left, top]), ...size.map((side) => (side * to) / from)];
+    return { ...step, box, from: step.from && stroke(step.from) };
+  }
+  // What the border has grown by is not to be added again.
+  if (step.kind === 'expand') return { ...step, margins: step.margins.map((margin, side) => Math.max(0, margin - after.grown[side])) };
+  return step;
 }
