@@ -140,7 +140,8 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r"(\S+\.md)$", text, re.MULTILINE))
-    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
+    made = {"commands.md"}  # while the site is built, by a hook
+    assert listed == made | {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
 
 
 def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:

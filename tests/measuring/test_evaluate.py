@@ -355,5 +355,5 @@ def test_damaged_mask_files_are_passed_over_and_told(photos: ImageSource, tmp_pa
     save_masks(tmp_path / "masks", [0.15])
     (tmp_path / "masks" / "a.png").write_bytes(b"no image")
     report = run({"gray": gray}, photos, masks=MaskFolder(tmp_path / "masks"))
-    assert report.masks.endswith("masks, 1 of which cannot be read")
+    assert report.masks.endswith("masks, 1 of which are left out: damaged, or photos")
     assert {case.interval for case in report.cases} == {(0.1, 0.2)}

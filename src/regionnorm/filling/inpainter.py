@@ -86,7 +86,6 @@ class Inpainter:
         self.method, self._own = check_method(method), isinstance(model, nn.Module)
         self.model: nn.Module | None = None
         if method == "exemplar":
-            _check_no_model(model)
             _check_unfeathered(feather)
             self.device = pick_device(device)
             return
@@ -320,14 +319,6 @@ def _checked_variant(variant: int) -> int:
     if variant < 0:
         raise ValueError(f"variant is {variant}; give 0 or more")
     return variant
-
-
-def _check_no_model(model: object) -> None:
-    if model not in (None, "default"):
-        name = repr(model) if isinstance(model, (str, os.PathLike)) else "a module"
-        raise ValueError(
-            f"model is {name}, but method 'exemplar' uses no network; leave one of them out"
-        )
 
 
 def _check_unfeathered(feather: int) -> None:

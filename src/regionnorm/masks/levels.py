@@ -51,18 +51,23 @@ def read_levels(image: Image.Image) -> tuple[Levels, tuple[str, ...]]:
     return _spread_out(mask_levels(image))
 
 
-def read_hole(path: str | os.PathLike[str]) -> Hole:
+def read_hole(path: str | os.PathLike[str], *, refuse_photos: bool = False) -> Hole:
     """Read a mask file as bool ``[H, W]``, True = hole, whatever in it stands for the hole.
+
+    Args:
+        path: The file.
+        refuse_photos: Look whether it is a photo, too.
 
     Raises:
         FileNotFoundError: There is no such file.
         OSError: The file cannot be opened.
-        ValueError: The file is no image, is damaged, too large, or a photo.
+        ValueError: The file is no image, is damaged, too large, or a photo with a transparent
+            part, or with ``refuse_photos`` any.
     """
 
     def convert(image: Image.Image, _: object) -> Hole:
         levels = read_levels(image)[0]
-        if looks_like_photo(levels):
+        if refuse_photos and looks_like_photo(levels):
             raise ValueError("it looks like a photo, not like a mask")
         hole: Hole = levels > 127
         return hole

@@ -145,7 +145,7 @@ class FolderMasks:
         damaged = 0
         for path in folder.files:
             try:
-                mask = read_hole(path)
+                mask = read_hole(path, refuse_photos=True)
             except (OSError, ValueError):
                 damaged += 1
                 continue
