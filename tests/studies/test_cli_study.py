@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from regionnorm.studies import Section, Study
+from regionnorm.studies import MissingWeightsError, Section, Study
 
 RunCli = Callable[..., tuple[int, str, str]]
 
@@ -68,6 +68,8 @@ def test_studies_without_their_photos_are_left_out_of_all(
     done = []
 
     def conduct(study: Study, *_: object, **__: object) -> Section:
+        if study.name == "table2":
+            raise MissingWeightsError("its weights are gone")
         done.append(study.name)
         return Section(study.name, "", (), (), ())
 
@@ -78,7 +80,11 @@ def test_studies_without_their_photos_are_left_out_of_all(
     code, _, err = run_cli("study", "all", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
     assert code == 0
     assert "table5 is left out: no faces under --data" in " ".join(err.split())
-    assert "table6" in done and "table5" not in done
+    # As are those whose networks came without weights.
+    assert "table2 is left out: its weights are gone" in " ".join(err.split())
+    assert "table6" in done and not {"table2", "table5"} & set(done)
+    code, _, err = run_cli("study", "table2", "--data", str(tmp_path), "--out", str(tmp_path))
+    assert (code, "its weights are gone" in err) == (2, True)
 
 
 def test_what_would_stop_a_study_at_its_end_is_told_before_it_begins(

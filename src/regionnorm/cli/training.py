@@ -281,8 +281,14 @@ def study(
             studies.Runner(out, study.scale, found).prepare(study.runs)
             typer.echo(f"{len(study.runs)} recipes in {out / 'runs'}")
             continue
-        with run_progress(len(study.runs)) as status:
-            section = studies.conduct(study, found, out, jobs=jobs, shown=show, status=status)
+        try:
+            with run_progress(len(study.runs)) as status:
+                section = studies.conduct(study, found, out, jobs=jobs, shown=show, status=status)
+        except studies.MissingWeightsError as error:
+            if name != "all":
+                raise
+            print_note(f"Note: {study.name} is left out: {error}")
+            continue
         for table in section.tables:
             print_study_table(table)
         typer.echo(out / study.name / "README.md")

@@ -4,6 +4,7 @@ from regionnorm.studies.catalogue import get_scale, get_study, list_studies
 from regionnorm.studies.claims import claims_section
 from regionnorm.studies.conduct import conduct, plan_table, with_settings
 from regionnorm.studies.photos import Photos, StudyData, find_photos
+from regionnorm.studies.pictures import MissingWeightsError
 from regionnorm.studies.plan import Group, Run, Scale, Study
 from regionnorm.studies.runner import Runner
 from regionnorm.studies.sections import Section, write_report
@@ -11,6 +12,7 @@ from regionnorm.studies.status import status_table
 
 __all__ = [
     "Group",
+    "MissingWeightsError",
     "Photos",
     "Run",
     "Runner",
