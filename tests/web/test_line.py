@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
 
 from regionnorm.stopping import Stopped, stop_between_layers, stop_if_asked, stoppable
+from regionnorm.web.api import PageApi
 from regionnorm.web.line import Job, Line, LineFull
 
 PATIENCE = 60
@@ -175,6 +179,17 @@ def test_of_what_went_wrong_the_words_are_kept_and_no_photo(line: Line) -> None:
         assert job.ended.wait(PATIENCE)
     gc.collect()
     assert str(job.error) == "no" and seen[0]() is None
+
+
+def test_what_came_of_a_job_is_not_told_before_it_is_known(line: Line) -> None:
+    async def places() -> list[str]:
+        job = joined(line, lambda: "done")
+        # It has ended, but for what is done at its end, when the page looks once more.
+        job.finish = lambda: time.sleep(0.5)
+        api = cast(PageApi, SimpleNamespace(line=line))
+        return [place["state"] async for place in PageApi.places(api, job)]
+
+    assert set(asyncio.run(places())) <= {"waiting", "running"}
 
 
 def test_full_line_sends_away_politely() -> None:

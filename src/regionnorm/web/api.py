@@ -312,6 +312,8 @@ class PageApi:
             told, looks = "", 0
             while not job.ended.is_set():
                 place = self.line.place(job)
+                if place.state not in ("waiting", "running"):
+                    break  # it has ended just now; what came of it is told by who asked
                 if (state := f"{place.state} {place.ahead}") != told or looks % _SAY == 0:
                     told = state
                     yield {
