@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import read_image, read_mask
-from regionnorm.stopping import stop_if_asked
 from regionnorm.web.examples import write_examples
 from regionnorm.web.server import AppOptions, running
 
@@ -28,6 +26,7 @@ Maker = Callable[..., Image.Image]
 Point = tuple[float, float]
 
 stripping_proxy = run_path(str(Path(__file__).with_name("proxy.py")))["stripping_proxy"]
+Held: Any = run_path(str(Path(__file__).with_name("held.py")))["Held"]
 browsers = run_path(str(Path(__file__).with_name("browser.py")))
 CHROMIUM = browsers["find_browser"]()
 if CHROMIUM is None:
@@ -37,30 +36,20 @@ PATIENCE = 120_000  # milliseconds; nothing takes that long on a computer that i
 PHONE: dict[str, Any] = {"width": 390, "height": 844}
 
 
-class Fill:
+class Fill(Held):  # type: ignore[misc]
     """The app's inpainter; a test may hold it back."""
 
     def __init__(self, weights: Path) -> None:
+        super().__init__()
         self.own = Inpainter(weights, method="network")
         self.model = self.own.model
-        self.go_on = threading.Event()
-        self.go_on.set()
 
     def fill_photo(self, *arguments: Any, **named: Any) -> Any:
-        while not self.go_on.wait(0.01):
-            stop_if_asked()
+        self.wait()
         return self.own.fill_photo(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.go_on.clear()
-        try:
-            yield
-        finally:
-            self.go_on.set()
 
 
 @pytest.fixture(scope="module")
@@ -1182,6 +1171,11 @@ def test_menu_shows_how_programs_ask(page: Page) -> None:
     expect(page.locator(".api-docs")).to_contain_text("/inpaint")
 
 
+def drop(dialog: Locator, kind: str, files: Path | list[Path]) -> None:
+    """Choose ``"photos"`` or ``"masks"`` in the window for several photos."""
+    dialog.locator(f"[data-take={kind}] input").set_input_files(files)
+
+
 def test_several_photos_are_filled_at_once(
     page: Page, tmp_path: Path, make_photo: Maker, make_mask: Maker
 ) -> None:
@@ -1193,15 +1187,15 @@ def test_several_photos_are_filled_at_once(
     start = dialog.locator("[data-batch=start]")
     expect(start).to_be_disabled()
     photos = [tmp_path / f"{seed}.png" for seed in range(2)]
-    dialog.locator("[data-take=photos] input").set_input_files(photos)
+    drop(dialog, "photos", photos)
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos, 0 masks")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    drop(dialog, "masks", tmp_path / "mask.png")
     start.click()
     expect(dialog.locator(".rn-note")).to_contain_text("2 photos filled.")
     with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
         assert packed.namelist() == ["0-filled.png", "1-filled.png"]
     make_photo(60, 40, seed=2).save(tmp_path / "2.png")
-    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "2.png")
+    drop(dialog, "photos", tmp_path / "2.png")
     expect(dialog.locator(".rn-note")).to_contain_text("3 photos, 1 mask")
     dialog.locator(".rn-rule input").press("Control+Enter")
     expect(dialog.locator(".rn-note")).to_contain_text("3 photos filled.")
@@ -1210,14 +1204,14 @@ def test_several_photos_are_filled_at_once(
     expect(dialog.locator(".rn-note")).to_have_text("")
     expect(dialog.locator("[data-batch=zip]")).to_be_hidden()
     expect(start).to_be_disabled()
-    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "2.png")
+    drop(dialog, "photos", tmp_path / "2.png")
     make_mask(50, 40).save(tmp_path / "wrong.png")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "wrong.png")
+    drop(dialog, "masks", tmp_path / "wrong.png")
     start.click()
     expect(dialog.locator("[data-place=batch]")).to_contain_text("2.png")
     # The right mask takes the place of the wrong one of its name.
     make_mask(60, 40).save(tmp_path / "wrong.png")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "wrong.png")
+    drop(dialog, "masks", tmp_path / "wrong.png")
     expect(dialog.locator(".rn-note")).to_contain_text("1 photo, 1 mask")
     start.click()
     expect(dialog.locator(".rn-note")).to_contain_text("1 photo filled.")
@@ -1232,9 +1226,9 @@ def test_several_photos_outlive_a_reload_and_a_broken_connection(
     menu(page, "batch")
     dialog = page.locator(".rn-batch")
     note = dialog.locator(".rn-note")
-    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "0.png")
+    drop(dialog, "photos", tmp_path / "0.png")
     expect(note).to_contain_text("1 photo")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    drop(dialog, "masks", tmp_path / "mask.png")
     expect(note).to_contain_text("1 mask")
     # The answer to the first two times that filling is asked for breaks off.
     page.evaluate(
@@ -1254,9 +1248,7 @@ def test_several_photos_outlive_a_reload_and_a_broken_connection(
     expect(note).to_contain_text("1 photo filled.")
     with zipfile.ZipFile(download(page, tmp_path, "[data-batch=zip]")) as packed:
         assert packed.namelist() == ["0-filled.png"]
-    dialog.locator("[data-take=photos] input").set_input_files(
-        [tmp_path / "1.png", tmp_path / "2.png"]
-    )
+    drop(dialog, "photos", [tmp_path / "1.png", tmp_path / "2.png"])
     expect(note).to_contain_text("3 photos, 1 mask")
     dialog.locator("[data-batch=anew]").click()
     page.reload()
@@ -1282,8 +1274,8 @@ def test_photos_and_masks_that_come_at_once_come_together(
           };
         }"""
     )
-    dialog.locator("[data-take=photos] input").set_input_files(tmp_path / "a.png")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    drop(dialog, "photos", tmp_path / "a.png")
+    drop(dialog, "masks", tmp_path / "mask.png")
     expect(dialog.locator(".rn-note")).to_contain_text("1 photo, 1 mask")
     expect(dialog.locator("[data-batch=start]")).to_be_enabled()
 
@@ -1300,7 +1292,7 @@ def test_photos_that_come_while_others_are_filled_are_filled_next(
     photos = dialog.locator("[data-take=photos] input")
     photos.set_input_files([tmp_path / "0.png", tmp_path / "1.png"])
     expect(note).to_contain_text("2 photos")
-    dialog.locator("[data-take=masks] input").set_input_files(tmp_path / "mask.png")
+    drop(dialog, "masks", tmp_path / "mask.png")
     expect(note).to_contain_text("1 mask")
     with fill.held():
         start.click()

@@ -8,9 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -23,9 +21,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from regionnorm.filling.expand import Margins
 from regionnorm.filling.inpainter import Inpainter
-from regionnorm.stopping import stop_if_asked
 from regionnorm.web.server import AppOptions, running
 
+Held: Any = run_path(str(Path(__file__).with_name("held.py")))["Held"]
 browsers = run_path(str(Path(__file__).with_name("browser.py")))
 CHROMIUM = browsers["find_browser"]()
 if CHROMIUM is None:
@@ -36,12 +34,8 @@ GRAY = (90, 90, 90)
 HISTORY = "regionnorm.web.visitors.HISTORY"
 
 
-class Fill:
+class Fill(Held):  # type: ignore[misc]
     """Fills with gray at once, unless a test holds it back."""
-
-    def __init__(self) -> None:
-        self.go_on = threading.Event()
-        self.go_on.set()
 
     def __call__(
         self,
@@ -52,8 +46,7 @@ class Fill:
         variant: int = 0,
         margins: Margins | None = None,
     ) -> Path:
-        while not self.go_on.wait(0.01):
-            stop_if_asked()
+        self.wait()
         with Image.open(photo) as image:
             left, top, right, bottom = margins.pixels(image.size) if margins else (0, 0, 0, 0)
             size = (image.width + left + right, image.height + top + bottom)
@@ -64,14 +57,6 @@ class Fill:
         path = folder / f"{photo.stem}-filled.png"
         wide.save(path)
         return path
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.go_on.clear()
-        try:
-            yield
-        finally:
-            self.go_on.set()
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +201,19 @@ def mask_of(page: Page) -> npt.NDArray[np.uint8]:
 # --- what the page keeps --------------------------------------------------------------------------
 
 
-def test_what_is_painted_on_the_oldest_photo_stays_and_its_fills_are_undone(
-    page: Page, fill: Fill, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def full(page: Page, monkeypatch: pytest.MonkeyPatch) -> Page:
+    """A page with as many photos as the server keeps; the last one is painted on."""
     monkeypatch.setattr(HISTORY, 3)
     open_photos(page, "0.png", "1.png", "2.png")
     paint(page, (50, 50), (80, 50))
+    return page
+
+
+def test_what_is_painted_on_the_oldest_photo_stays_and_its_fills_are_undone(
+    full: Page, fill: Fill
+) -> None:
+    page = full
     with fill.held():
         begin_fill(page)
         with page.expect_response("**/stay"):
@@ -246,12 +238,8 @@ def test_what_is_painted_on_the_oldest_photo_stays_and_its_fills_are_undone(
     shown(page, "0-filled-3.png")
 
 
-def test_photo_that_only_redo_leads_to_takes_no_other_with_it(
-    page: Page, fill: Fill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(HISTORY, 3)
-    open_photos(page, "0.png", "1.png", "2.png")
-    paint(page, (50, 50), (80, 50))
+def test_photo_that_only_redo_leads_to_takes_no_other_with_it(full: Page, fill: Fill) -> None:
+    page = full
     with fill.held():
         begin_fill(page)
         go_back(page, "0.png")

@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
 
+from regionnorm.checkpoints.shapes import shape_difference
 from regionnorm.devices import without_memory
 from regionnorm.files.whole import atomic_path
 from regionnorm.models.scratch_net import ScratchNet
@@ -91,24 +91,14 @@ def load_finder(path: str | os.PathLike[str] | None = None) -> Finder:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
-        _check_shapes(header["options"], tensors)
+        with without_memory():  # the header may claim any width
+            claimed = ScratchNet(**header["options"])
+        shapes = {key: value.shape for key, value in tensors.items()}
+        if difference := shape_difference(claimed, shapes):
+            raise ValueError(difference)
         network = ScratchNet(**header["options"])
         network.load_state_dict(tensors)
         return Finder(network.eval(), float(header["threshold"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{place} holds no network that finds scratches: {reason}") from error
-
-
-def _check_shapes(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a header that claims another network than the file holds, before that has memory."""
-    with without_memory():
-        claimed = ScratchNet(**options).state_dict()
-    ours = {key: tuple(value.shape) for key, value in claimed.items()}
-    theirs = {key: tuple(value.shape) for key, value in tensors.items()}
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            raise ValueError(
-                f"{key} is {theirs.get(key, 'missing')}, where the network has "
-                f"{ours.get(key, 'nothing')}"
-            )

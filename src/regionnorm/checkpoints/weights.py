@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from regionnorm._extras import require
 from regionnorm.checkpoints.onnx import load_onnx
 from regionnorm.checkpoints.released import load_released
+from regionnorm.checkpoints.shapes import shape_difference
 from regionnorm.devices import pick_device, without_memory
 from regionnorm.files.remote import Place, as_place, is_url, local_copy
 from regionnorm.files.whole import atomic_path
@@ -189,14 +190,8 @@ def _described(
             model = create_model(name, **options)
     except Exception as error:  # options of any type and value raise nearly anything
         raise ValueError(f"{path} describes no network: {error}") from error
-    expected = {key: list(value.shape) for key, value in model.state_dict().items()}
-    for key in sorted(expected.keys() | shapes.keys()):
-        ours, theirs = expected.get(key), shapes.get(key)
-        if ours != theirs:
-            raise ValueError(
-                f"{path} does not fit a {name!r} network: {key} is {theirs or 'missing'}, "
-                f"where the network has {ours or 'nothing'}"
-            )
+    if difference := shape_difference(model, shapes):
+        raise ValueError(f"{path} does not fit a {name!r} network: {difference}")
     return model
 
 

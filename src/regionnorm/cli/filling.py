@@ -273,9 +273,11 @@ def _variants(
         raise ValueError("--variants goes with a single photo and an --output to number")
     if method == "network":
         raise ValueError("a network fills alike each time; --variants goes with auto or exemplar")
+    from regionnorm.files.pairing import is_folder
+
     numbers = range(1, count + 1)
     place = as_place(output)
-    if output.endswith("/") or place.is_dir() or not place.suffix:
+    if is_folder(output):
         place = place / as_place(image).name
     return [str(place.with_name(f"{place.stem}-{n}{place.suffix}")) for n in numbers]
 

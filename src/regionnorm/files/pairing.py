@@ -24,6 +24,7 @@ __all__ = [
     "identities",
     "identity",
     "inside",
+    "is_folder",
     "is_same",
     "left_out",
     "make_folder",
@@ -170,9 +171,7 @@ def make_plan(
     """
     out = None if output is None else as_place(output)
     if not source.is_dir():
-        into_folder = out is not None and (
-            out.is_dir() or not out.suffix or os.fspath(output or "").endswith(("/", os.sep))
-        )
+        into_folder = output is not None and is_folder(output)
         target = out / source.name if out is not None and into_folder else out
         return [Job(source, target, Path(source.name), named_by_user=not into_folder)]
     # Masks and earlier results may lie inside the folder of photos; they are no photos.
@@ -198,6 +197,12 @@ def make_plan(
         )
         for photo, name in zip(photos, names, strict=True)
     ]
+
+
+def is_folder(output: str | os.PathLike[str]) -> bool:
+    """Whether an output is a folder, or will be one by its name."""
+    place = as_place(output)
+    return place.is_dir() or not place.suffix or os.fspath(output).endswith(("/", os.sep))
 
 
 def inside(place: Place, folder: Place) -> Path:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from regionnorm._extras import require
+from regionnorm.servers import path_below
 from regionnorm.serving.metrics import Metrics
 from regionnorm.stopping import Stopped
 
@@ -29,12 +30,6 @@ _POLITE = 2**20  # bytes of a refused request that are still read, so that the c
 
 
 _log = logging.getLogger(__name__)
-
-
-def _path(scope: Message) -> str:
-    """The path below where the service is mounted, whether or not that was cut off."""
-    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 class Desk:
@@ -132,7 +127,7 @@ class Limits:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer the request, or refuse it."""
-        if scope["type"] != "http" or _path(scope) != self.path or scope["method"] != "POST":
+        if scope["type"] != "http" or path_below(scope) != self.path or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         refusal = self._refusal(scope)

@@ -12,6 +12,7 @@ from typing import Any
 
 from regionnorm._extras import require
 from regionnorm.filling.inpainter import Inpainter
+from regionnorm.servers import ending_signals
 from regionnorm.serving.service import ServiceOptions, build_service
 from regionnorm.stopping import stop_between_layers
 
@@ -102,10 +103,8 @@ def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # others cannot
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-            stop = getattr(signal, name, None)  # Windows has no SIGHUP
-            if stop is not None and signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup asks
-                before[stop] = signal.signal(stop, handle)
+        for stop in ending_signals("SIGINT"):
+            before[stop] = signal.signal(stop, handle)
     try:
         yield
     finally:

@@ -169,12 +169,18 @@ class BatchApi:
         _, batch = self._find(request)
         kept = batch.masks if request.url.path.endswith("/masks") else batch.photos
         path = await self.page.save(request, random_folder(batch.folder))
-        called = _called(request.query_params.get("name", ""))
-        if path.suffix.lower() == ".zip":
-            sent = await self.page.in_thread(self._unpack, path, batch, kept)
-        else:
-            sent = [_Sent(path, called, path.stat().st_size)]
-        self._check(sent, batch, kept)
+        sent: list[_Sent] = []
+        try:
+            if path.suffix.lower() == ".zip":
+                await self.page.in_thread(self._unpack, path, batch, kept, sent)
+            else:
+                called = _called(request.query_params.get("name", ""))
+                sent.append(_Sent(path, called, path.stat().st_size))
+            self._check(sent, batch, kept)
+        except BaseException:  # all that was sent together, or nothing
+            for one in sent:
+                shutil.rmtree(one.path.parent, ignore_errors=True)
+            raise
         for one in sent:
             batch.keep(one, kept)
         batch.tidy()
@@ -183,32 +189,28 @@ class BatchApi:
         )
 
     def _check(self, sent: list[_Sent], batch: _Batch, kept: dict[str, _Sent]) -> None:
-        """Refuse and remove what was sent together if any of it is too much or no image."""
-        try:
-            for one in sent:
-                if one.path.suffix.lower() not in IMAGE_SUFFIXES:
-                    raise ValueError(
-                        f"{one.path.name} is no image by its name; drop photos, or a zip of them"
-                    )
-            replaced = {str(one.called) for one in sent} if kept is batch.masks else set()
-            leave = [kept[name] for name in replaced if name in kept]
-            count = len(kept) - len(leave) + len(sent)
-            size = batch.size + sum(one.size for one in sent)
-            if not batch.busy:
-                size -= sum(one.size for one in leave)
-            if count > _MOST_FILES or size > _MOST_BYTES:
+        """Refuse what was sent together if any of it is too much or no image."""
+        for one in sent:
+            if one.path.suffix.lower() not in IMAGE_SUFFIXES:
                 raise ValueError(
-                    f"up to {_MOST_FILES} photos and {_MOST_BYTES // 2**30} GB are taken at once, "
-                    "and these would be more; drop fewer, and the others when those are done"
+                    f"{one.path.name} is no image by its name; drop photos, or a zip of them"
                 )
-        except ValueError:
-            for one in sent:
-                shutil.rmtree(one.path.parent, ignore_errors=True)
-            raise
+        replaced = {str(one.called) for one in sent} if kept is batch.masks else set()
+        leave = [kept[name] for name in replaced if name in kept]
+        count = len(kept) - len(leave) + len(sent)
+        size = batch.size + sum(one.size for one in sent)
+        if not batch.busy:
+            size -= sum(one.size for one in leave)
+        if count > _MOST_FILES or size > _MOST_BYTES:
+            raise ValueError(
+                f"up to {_MOST_FILES} photos and {_MOST_BYTES // 2**30} GB are taken at once, "
+                "and these would be more; drop fewer, and the others when those are done"
+            )
 
-    def _unpack(self, source: Path, batch: _Batch, kept: dict[str, _Sent]) -> list[_Sent]:
-        """Take the images out of a zip: all, or none."""
-        sent: list[_Sent] = []
+    def _unpack(
+        self, source: Path, batch: _Batch, kept: dict[str, _Sent], sent: list[_Sent]
+    ) -> None:
+        """Add the images of a zip to what was sent, and remove the zip."""
         try:
             with zipfile.ZipFile(source) as archive:
                 for item in archive.infolist():
@@ -220,15 +222,12 @@ class BatchApi:
                     sent.append(_Sent(path, called, 0))
                     sent[-1] = _Sent(path, called, self._extract(archive, item, path))
                     self._check(sent, batch, kept)  # before the disk is full
-        except BaseException as error:
-            for one in sent:
-                shutil.rmtree(one.path.parent, ignore_errors=True)
-            if isinstance(error, _DAMAGED) or (isinstance(error, OSError) and not error.errno):
-                raise ValueError(f"{source.name} cannot be unpacked: {error}") from error
-            raise
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's, not the zip's
+                raise
+            raise ValueError(f"{source.name} cannot be unpacked: {error}") from error
         finally:
             shutil.rmtree(source.parent, ignore_errors=True)
-        return sent
 
     def _extract(self, archive: zipfile.ZipFile, item: zipfile.ZipInfo, path: Path) -> int:
         """Write one file, of no more bytes than an upload may have, whatever the zip says."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regionnorm._extras import require
+from regionnorm.servers import path_below
 
 __all__ = ["Guard", "clean_input_errors", "take_local_files_only", "take_short_requests"]
 
@@ -64,7 +65,7 @@ class Guard:
         refusal = self._refusal(scope)
         if refusal is not None:
             await self._refuse(*refusal, scope, receive, send)
-        elif _LOGIN.search(_path(scope)) and scope["method"] == "POST":
+        elif _LOGIN.search(path_below(scope)) and scope["method"] == "POST":
             await self._let_guess(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
@@ -78,7 +79,7 @@ class Guard:
                 raise
             _log.error("the app failed: %s: %s", type(error).__name__, error)
             # gradio's own way to say that inputs do not fit is to fail.
-            status = 400 if _CALLS.search(_path(scope)) else 500
+            status = 400 if _CALLS.search(path_below(scope)) else 500
             reason = (
                 "this request cannot be answered; see “Use it from a program” in the page's menu"
             )
@@ -91,7 +92,7 @@ class Guard:
         await responses.JSONResponse({"error": reason}, status)(scope, receive, send)
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
-        path = _path(scope)
+        path = path_below(scope)
         if _FETCHES.search(path):
             return 403, "this server fetches no files from elsewhere; upload them"
         if _PRIVATE.search(path) and not _is_known(scope):
@@ -220,12 +221,6 @@ def _one_line(detail: Any) -> str:
         words = detail.get("msg", detail.get("error", ""))
         detail = f"{place}: {words}" if place else words
     return " ".join(str(detail).split())[:300]
-
-
-def _path(scope: Message) -> str:
-    """The path below where a proxy has put the app, whether or not it was cut off."""
-    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 def _is_known(scope: Message) -> bool:

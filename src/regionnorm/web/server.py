@@ -18,6 +18,7 @@ from typing import Any
 
 from regionnorm._extras import require
 from regionnorm.filling.inpainter import Inpainter
+from regionnorm.servers import ending_signals
 from regionnorm.stopping import stop_between_layers
 from regionnorm.web.api import MAX_BODY, PageApi
 from regionnorm.web.app import build_app, make_theme, stop_for_those_who_left, style
@@ -76,10 +77,8 @@ def serve(
     # Stopped by a service manager or with its terminal, too, the app should remove what visitors
     # left.
     if threading.current_thread() is threading.main_thread():  # others cannot
-        for name in ("SIGTERM", "SIGHUP"):
-            stop = getattr(signal, name, None)  # Windows has no SIGHUP
-            if stop is not None and signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup asks
-                signal.signal(stop, signal.default_int_handler)
+        for stop in ending_signals():
+            signal.signal(stop, signal.default_int_handler)
     with suppress(KeyboardInterrupt), running(inpainter, options or AppOptions()) as (_, url):
         if on_start is not None:
             on_start(url)

@@ -1,6 +1,7 @@
 // Several photos at once: dropped as files, folders or zips, filled one after the other, and given
 // back as a zip.
 
+import { read, write } from './memory.js';
 import { Refused } from './server.js';
 
 const KEPT = 'regionnorm-batch'; // in this tab, through a reload
@@ -49,8 +50,8 @@ export class Batch {
   async open() {
     this.refresh();
     this.dialog.showModal();
-    const kept = this.number ? null : recall();
-    if (!kept?.number || kept.visitor !== this.server.visitor || this.busy) return;
+    const kept = this.number ? {} : read(sessionStorage, KEPT);
+    if (!kept.number || kept.visitor !== this.server.visitor || this.busy) return;
     // The page was loaded anew.
     this.busy++;
     try {
@@ -64,9 +65,7 @@ export class Batch {
   }
 
   remember() {
-    try {
-      sessionStorage.setItem(KEPT, JSON.stringify({ visitor: this.server.visitor, number: this.number }));
-    } catch {} // private windows may refuse
+    write(sessionStorage, { visitor: this.server.visitor, number: this.number }, null, KEPT);
   }
 
   // What comes while other files are on their way waits for them: they begin the batch.
@@ -153,14 +152,6 @@ export class Batch {
     this.track.firstElementChild.style.width = `${100 * share}%`;
     this.track.setAttribute('aria-valuenow', Math.round(100 * share));
     this.refresh(packing ? 'Packing…' : `Filling ${number + 1} of ${of}: ${photo}`);
-  }
-}
-
-function recall() {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEPT));
-  } catch {
-    return null;
   }
 }
 

@@ -74,20 +74,20 @@ export function keptBy(pictures) {
   return new Set(pictures.flatMap(({ number, parent, origin }) => [number, parent, origin]));
 }
 
-function read(store) {
+export function read(store, name = STORE) {
   try {
-    return JSON.parse(store.getItem(STORE)) ?? {};
+    return JSON.parse(store.getItem(name)) ?? {};
   } catch {
     return {}; // private windows may refuse
   }
 }
 
-function write(store, value, shorter) {
+export function write(store, value, shorter, name = STORE) {
   // A tenth of a pixel is enough, and a third of the room. Shares, such as softness, stay exact.
   const rounded = (key, one) => (typeof one === 'number' && Math.abs(one) > 1 ? Math.round(10 * one) / 10 : one);
   try {
-    store.setItem(STORE, JSON.stringify(value, rounded));
+    store.setItem(name, JSON.stringify(value, rounded));
   } catch {
-    if (shorter) write(store, shorter(value));
+    if (shorter) write(store, shorter(value), null, name);
   }
 }
