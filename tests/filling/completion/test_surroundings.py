@@ -58,9 +58,10 @@ def test_what_stands_nowhere_around_the_hole_costs_more(monkeypatch: pytest.Monk
     pixels[14:26, 64:76] = 0.9, 0.1, 0.1
     hole = np.zeros((40, 90), bool)
     hole[10:30, 10:30] = True
-    scene = structure.Scene(pixels, np.zeros((40, 90, 2), np.float32), hole, hole, 90, False)
+    busy, lines = np.zeros((40, 90, 2), np.float32), np.zeros((0, 3))
+    scene = structure.Scene(pixels, busy, hole, hole, 90, False, lines)
     features = np.concatenate([scene.pixels, scene.busyness], axis=2)
-    offers = np.array([[0, 50], [0, 25]], np.int32)  # onto the thing, onto ground
+    offers = [structure._Shift(0, 50), structure._Shift(0, 25)]  # onto the thing, onto ground
     costs = {}
     for weight in (0.0, 1.0):
         monkeypatch.setattr(structure, "_STRANGE", weight)

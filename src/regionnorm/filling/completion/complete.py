@@ -20,6 +20,7 @@ import numpy.typing as npt
 from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.atlas import Atlas, View, make_atlas
 from regionnorm.filling.completion.blend import correction
+from regionnorm.filling.completion.planes import plane_shifts
 from regionnorm.filling.completion.pyramid import (
     blur,
     busyness,
@@ -32,6 +33,7 @@ from regionnorm.filling.completion.pyramid import (
 from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
+from regionnorm.filling.completion.vanishing import Edges, vanishing_lines, vanishing_points
 from regionnorm.filling.completion.where import hole_groups, wide_holes
 from regionnorm.masks.regions import Window, bounding_window
 from regionnorm.stopping import stop_if_asked
@@ -52,6 +54,7 @@ _MOST_VIEWED = 2_000_000  # pixels of a photo that other views are made of: they
 _LEAST_KNOWN = 0.25  # share of that copy that should be known
 _MOST_PLACES = 60_000  # pixels of a hole in it, for which fewer may be
 _MOST_HALVINGS = 3  # between the level on which texture is measured and the coarsest one
+_LOOKED_AT = 200_000  # pixels, at most, of the level on which planes are looked for
 _STAIRS = 3  # halvings after which the small copy's pixels show as stairs along seams
 _PAINTED = 0.3  # cost of keeping what is painted where seams are moved, on the coarsest level
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
@@ -150,6 +153,13 @@ def warm_up() -> None:
     mask = np.zeros((96, 96), bool)
     mask[30:66, 30:66] = True
     complete(noise, mask)
+    # Noise has no planes.
+    edges = Edges(*np.random.default_rng(1).random((2, 300, 2)))
+    vanishing_points(edges, mask.shape)
+    ring = np.zeros_like(mask)
+    ring[26:30, 30:66] = True
+    lines = np.array([[0.0, 1, 40]])
+    plane_shifts(np.zeros((96, 96, 5), np.float32), ~mask, mask, ring, lines, 0.8)
     # Only large photos come to this.
     down, right = np.zeros(mask.shape, np.int32), np.where(mask, np.int32(-36), np.int32(0))
     right[:, 48:] *= -1
@@ -220,7 +230,10 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
         levels.append(Atlas(*halve(last.pixels, last.missing), coarser_hole(last.place)))
     small = levels[depth]
     width = -(-hole.shape[1] // 2**depth)
-    scene = Scene(small.pixels, _busyness(levels), small.missing, small.place, width, painted)
+    lines = _vanishing_lines(levels, hole.shape[1])
+    scene = Scene(
+        small.pixels, _busyness(levels), small.missing, small.place, width, painted, lines
+    )
     down, right = choose_offsets(scene, seed)
     for level in range(depth, -1, -1):
         stop_if_asked()
@@ -300,6 +313,17 @@ def _grained(pixels: Floats, filled: Floats, hole: Place) -> Floats:
     low = blur(difference, np.ones(hole.shape, np.float32), _GRAIN_BLURS)
     grained: Floats = pixels[hole] + np.float32(_GRAIN) * (difference - low)[hole]
     return grained
+
+
+def _vanishing_lines(levels: list[Atlas], width: int) -> npt.NDArray[np.float64]:
+    """Of the planes of a photo that is ``width`` wide, in pixels of the coarsest level."""
+    depth = level = len(levels) - 1
+    while level > 0 and len(levels[level - 1].place) * (width >> level - 1) <= _LOOKED_AT:
+        level -= 1
+    photo = slice(-(-width // 2**level))  # and none of its other views
+    lines = vanishing_lines(levels[level].pixels[:, photo], levels[level].missing[:, photo])
+    lines[:, :2] *= 2 ** (depth - level)
+    return lines
 
 
 def _busyness(levels: list[Atlas]) -> Floats:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.maxflow import minimum_cut
 
-__all__ = ["FORBIDDEN", "choose", "energy"]
+__all__ = ["FORBIDDEN", "choose", "energy", "fuse"]
 
 FORBIDDEN = 1000.0
 """The cost of a candidate at a pixel where it has nothing to show."""
@@ -51,6 +51,32 @@ def choose(
     )
     _expand(values, costs, neighbours, np.float32(potts), chosen, sweeps)
     return chosen
+
+
+def fuse(
+    values: npt.NDArray[np.float32],
+    costs: npt.NDArray[np.float32],
+    neighbours: npt.NDArray[np.int32],
+    first: npt.NDArray[np.int32],
+    second: npt.NDArray[np.int32],
+    *,
+    potts: float = 0.0,
+) -> npt.NDArray[np.int32]:
+    """Take the better parts of two choices.
+
+    Lempitsky, Rother, Roth and Blake, "Fusion moves for Markov random field optimization" (PAMI
+    2010). The arguments are those of :func:`choose`; ``first`` and ``second`` are int32 ``[N]``.
+
+    Returns:
+        int32 ``[N]``, of each pixel the first or the second. Its :func:`energy` is no more than
+        theirs.
+    """
+    args = values, costs, neighbours, np.float32(potts)
+    energies = [_energy(*args, choice) for choice in (first, second)]
+    better, other = (first, second) if energies[0] <= energies[1] else (second, first)
+    fused: npt.NDArray[np.int32] = better.copy()
+    _take_over(*args, fused, other, min(energies))
+    return fused
 
 
 def energy(
@@ -94,45 +120,57 @@ def _energy(values: Any, costs: Any, neighbours: Any, potts: Any, chosen: Any) -
 @jit
 def _expand(values: Any, costs: Any, neighbours: Any, potts: Any, chosen: Any, sweeps: Any) -> None:
     labels, count = costs.shape
-    capacity = np.empty((count, 4), np.int32)
-    terminal = np.empty(count, np.int32)
     best = _energy(values, costs, neighbours, potts, chosen)
+    offer = np.empty(count, np.int32)
     since = 0  # offers since one was taken
-    for offer in range(sweeps * labels):
-        label = offer % labels
+    for number in range(sweeps * labels):
         if since == labels:
             break
         since += 1
-        for pixel in range(count):
-            terminal[pixel] = np.int32(costs[label, pixel] * np.float32(_UNITS)) - np.int32(
-                costs[chosen[pixel], pixel] * np.float32(_UNITS)
-            )
-            for way in range(4):
-                capacity[pixel, way] = 0
-        for pixel in range(count):
-            for way in range(2):
-                other = neighbours[pixel, way]
-                if other < 0:
-                    continue
-                mine, its = chosen[pixel], chosen[other]
-                # Both keep, only the other changes, only this one changes; both change: 0.
-                keep = _seam(values, potts, mine, its, pixel, other)
-                other_changes = _seam(values, potts, mine, label, pixel, other)
-                this_changes = _seam(values, potts, label, its, pixel, other)
-                terminal[pixel] += this_changes - keep
-                terminal[other] -= this_changes
-                capacity[pixel, way] = max(0, other_changes + this_changes - keep)
-        _, changes = minimum_cut(neighbours, capacity, terminal)
-        old = chosen.copy()
-        some = False
-        for pixel in range(count):
-            if changes[pixel] and chosen[pixel] != label:
-                chosen[pixel] = label
-                some = True
-        if not some:
-            continue
-        now = _energy(values, costs, neighbours, potts, chosen)
-        if now < best:  # it always is, but for arcs below 0, which were cut off
+        offer[:] = number % labels
+        now = _take_over(values, costs, neighbours, potts, chosen, offer, best)
+        if now < best:
             best, since = now, 0
-        else:
-            chosen[:] = old
+
+
+@jit
+def _take_over(
+    values: Any, costs: Any, neighbours: Any, potts: Any, chosen: Any, offer: Any, best: Any
+) -> Any:
+    """Let any set of pixels change from ``chosen``, of energy ``best``, to ``offer``."""
+    count = len(chosen)
+    capacity = np.zeros((count, 4), np.int32)
+    terminal = np.empty(count, np.int32)
+    for pixel in range(count):
+        terminal[pixel] = np.int32(costs[offer[pixel], pixel] * np.float32(_UNITS)) - np.int32(
+            costs[chosen[pixel], pixel] * np.float32(_UNITS)
+        )
+    for pixel in range(count):
+        for way in range(2):
+            other = neighbours[pixel, way]
+            if other < 0:
+                continue
+            mine, its = chosen[pixel], chosen[other]
+            new, new_its = offer[pixel], offer[other]
+            keep = _seam(values, potts, mine, its, pixel, other)
+            other_changes = _seam(values, potts, mine, new_its, pixel, other)
+            this_changes = _seam(values, potts, new, its, pixel, other)
+            both_change = _seam(values, potts, new, new_its, pixel, other)
+            terminal[pixel] += this_changes - keep
+            terminal[other] += both_change - this_changes
+            # Below 0, the cost of changing only the other is taken as higher than it is.
+            capacity[pixel, way] = max(0, other_changes + this_changes - keep - both_change)
+    _, changes = minimum_cut(neighbours, capacity, terminal)
+    old = chosen.copy()
+    some = False
+    for pixel in range(count):
+        if changes[pixel] and chosen[pixel] != offer[pixel]:
+            chosen[pixel] = offer[pixel]
+            some = True
+    if not some:
+        return best
+    now = _energy(values, costs, neighbours, potts, chosen)
+    if now >= best:  # it seldom is, but for arcs below 0, which were cut off
+        chosen[:] = old
+        return best
+    return now

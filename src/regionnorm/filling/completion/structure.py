@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
+from regionnorm.filling.completion.planes import PlaneShift, plane_shifts
 from regionnorm.filling.completion.pyramid import blur, continued
 from regionnorm.filling.completion.surroundings import strangeness
 from regionnorm.masks.regions import dilate_square, label_regions
@@ -23,6 +24,7 @@ from regionnorm.stopping import stop_if_asked
 __all__ = ["Scene", "choose_offsets", "source_centres"]
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -31,7 +33,7 @@ Places = npt.NDArray[np.intp]
 _RING = 4  # pixels
 _ARCS = 8
 _MOST_PARTS = 4  # separate holes of a window whose rings are matched, the largest ones
-_MOST_RING = 800  # pixels of a ring that are compared
+_MOST_RING, _MOST_PLANE_RING = 800, 300  # pixels of a ring that are compared
 _MOST_DIFFERENCE = 0.8  # what a pixel without a partner counts
 _WHOLE_PEAKS, _ARC_PEAKS = 16, 8
 
@@ -48,6 +50,7 @@ _APART = 3  # pixels between offsets
 _BORDER = 3.0  # weight of what it differs by from the known pixels beside the hole
 _BORDER_REACH = 2
 _DISTANCE = 0.05  # of an offset as long as the picture
+_OTHER_PLANE = 0.03  # of a shift within a plane
 _OTHER_VIEW = 0.05  # of a piece that is mirrored or of another size
 _EXPECTED = 0.3  # weight of what its blurred colours differ by from what is expected there
 _MOST_UNEXPECTED = 0.5
@@ -61,7 +64,7 @@ _ALIKE = 0.05  # share of those that has to be like it
 _STRANGE_BUSY = 2.0  # weight of busyness beside colour
 _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.1  # of a seam
-_ORDERS = 6  # in which the candidates are offered, at most; the cheapest choice is taken
+_ORDERS = 3  # in which the candidates are offered, at most; what they lead to is fused
 _MOST_OFFERS = 3_500_000  # of a candidate to a pixel in all orders, but for the first one
 _MOST_PRICED, _FEWEST = 16_000_000, 16  # candidates at all pixels, and candidates
 _VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
@@ -77,6 +80,7 @@ class Scene(NamedTuple):
         place: bool ``[H, W]``: the part of it that is filled.
         width: Columns of the photo itself; what is further right are other views of it.
         painted: A network's fill is painted in the hole, and not only a smooth continuation.
+        lines: float64 ``[K, 3]``: where planes vanish, see :func:`~.vanishing.vanishing_lines`.
     """
 
     pixels: Floats
@@ -85,6 +89,21 @@ class Scene(NamedTuple):
     place: Place
     width: int
     painted: bool
+    lines: Doubles
+
+
+class _Shift(NamedTuple):
+    """The same way for all pixels."""
+
+    down: int
+    right: int
+
+    def moved(self, rows: Places, columns: Places) -> tuple[Places, Places]:
+        """Where pixels are shown from."""
+        return rows + self.down, columns + self.right
+
+
+_Move = _Shift | PlaneShift
 
 
 def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
@@ -102,22 +121,29 @@ def choose_offsets(scene: Scene, seed: int) -> tuple[Integers, Integers]:
     kinds.append(_repeated_offsets(scene, seed))
     candidates, first = np.unique(np.concatenate(kinds), axis=0, return_index=True)
     candidates = candidates[np.argsort(first)]  # the painted one, and then the best first
+    moves: list[_Move] = [_Shift(int(down), int(right)) for down, right in candidates]
+    moves += _plane_shifts(scene, features)
     most = max(_FEWEST, _MOST_PRICED // np.count_nonzero(scene.place))  # they take memory
-    candidates = candidates[:most]
-    values, costs = _offers(scene, features, candidates)
+    moves = moves[:most]
+    values, costs = _offers(scene, features, moves)
     if seed > 0:  # another opinion of each candidate: else only details would differ
-        opinions = np.random.default_rng(seed).random((len(candidates), 1), dtype=np.float32)
+        opinions = np.random.default_rng(seed).random((len(moves), 1), dtype=np.float32)
         costs += np.float32(_VARIETY) * opinions
     neighbours = maxflow.neighbours_of(scene.place)
-    chosen = candidates[_cheapest(values, costs, neighbours)]
+    chosen = _cheapest(values, costs, neighbours)
     down, right = (np.zeros(scene.hole.shape, np.int32) for _ in range(2))
-    down[scene.place], right[scene.place] = chosen[:, 0], chosen[:, 1]
+    rows, columns = np.nonzero(scene.place)
+    for number in np.unique(chosen):
+        part = chosen == number
+        to_rows, to_columns = moves[number].moved(rows[part], columns[part])
+        down[rows[part], columns[part]] = to_rows - rows[part]
+        right[rows[part], columns[part]] = to_columns - columns[part]
     return down, right
 
 
 def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
-    """The best choice of several: each ends where no candidate improves it, often elsewhere."""
-    best, least = None, math.inf
+    """The best parts of several choices: each ends where no candidate improves it."""
+    best: Integers | None = None
     for turn in range(min(_ORDERS, max(1, _MOST_OFFERS // costs.size))):
         stop_if_asked()
         order = np.arange(len(costs))
@@ -125,9 +151,9 @@ def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
             order = np.random.default_rng(turn).permutation(order)
         chosen = graph_cut.choose(values[order], costs[order], neighbours, potts=_POTTS)
         chosen = order[chosen].astype(np.int32)
-        energy = graph_cut.energy(values, costs, neighbours, chosen, _POTTS)
-        if energy < least:
-            best, least = chosen, energy
+        if best is not None:
+            chosen = graph_cut.fuse(values, costs, neighbours, best, chosen, potts=_POTTS)
+        best = chosen
     assert best is not None
     return best
 
@@ -160,6 +186,19 @@ def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> li
         for one in scores:
             found += _peaks_by_view(one, ring, width, _ARC_PEAKS)
     return found
+
+
+def _plane_shifts(scene: Scene, features: Floats) -> list[PlaneShift]:
+    """Shifts within planes, for what is around the largest hole."""
+    photo = slice(scene.width)  # a plane's other views are no part of it
+    parts, count = label_regions(scene.place)
+    largest = parts == np.argmax(np.bincount(parts.ravel(), minlength=count + 1)[1:]) + 1
+    ring = _ring(largest, scene.hole, _RING, _MOST_PLANE_RING)[:, photo]
+    if len(scene.lines) == 0 or not ring.any():
+        return []
+    pixels = np.ascontiguousarray(features[:, photo])
+    known = ~scene.hole[:, photo]
+    return plane_shifts(pixels, known, largest[:, photo], ring, scene.lines, _MOST_DIFFERENCE)
 
 
 def _peaks_by_view(score: Floats, ring: Place, width: int, count: int) -> list[Integers]:
@@ -214,24 +253,25 @@ def _repeated_offsets(scene: Scene, seed: int) -> Integers:
 # --- what they cost -------------------------------------------------------------------------------
 
 
-def _offers(scene: Scene, features: Floats, candidates: Integers) -> tuple[Floats, Floats]:
+def _offers(scene: Scene, features: Floats, moves: list[_Move]) -> tuple[Floats, Floats]:
     """What each candidate shows and costs at each pixel of the hole: ``[K, N, 5]``, ``[K, N]``."""
     hole = scene.hole
     height, width = hole.shape
     rows, columns = np.nonzero(scene.place)
     prices = _Prices(scene, features)
-    values = np.empty((len(candidates), len(rows), features.shape[2]), np.float32)
+    values = np.empty((len(moves), len(rows), features.shape[2]), np.float32)
     costs = np.full(values.shape[:2], graph_cut.FORBIDDEN, np.float32)
-    for number, (down, right) in enumerate(candidates):
-        if down == 0 and right == 0:
+    for number, move in enumerate(moves):
+        if isinstance(move, _Shift) and not any(move):
             values[number], costs[number] = features[rows, columns], prices.of_painted()
             continue
-        inside = (rows >= -down) & (rows < height - down)
-        inside &= (columns >= -right) & (columns < width - right)
-        at = (rows + down).clip(0, height - 1), (columns + right).clip(0, width - 1)
+        to_rows, to_columns = move.moved(rows, columns)
+        last = width if isinstance(move, _Shift) else scene.width
+        inside = (to_rows >= 0) & (to_rows < height) & (to_columns >= 0) & (to_columns < last)
+        at = to_rows.clip(0, height - 1), to_columns.clip(0, width - 1)
         shown = inside & ~hole[at]
         values[number] = features[at]
-        costs[number, shown] = prices.of_copied(int(down), int(right), *at)[shown]
+        costs[number, shown] = prices.of_copied(move, *at)[shown]
     return values, costs
 
 
@@ -260,11 +300,14 @@ class _Prices:
         cost: Floats = _NETWORK + _BLURRED * np.maximum(0, 1 - (own + _LEAST_BUSY) / self.calm)
         return cost
 
-    def of_copied(self, down: int, right: int, rows: Places, columns: Places) -> Floats:
-        """The photo shifted by an offset, which shows ``rows`` and ``columns`` there."""
-        cost = self.border.mismatch(down, right)
-        away = _DISTANCE * math.hypot(down, right) / max(len(self.all), self.scene.width)
-        cost += np.where(columns < self.scene.width, away, _OTHER_VIEW)
+    def of_copied(self, move: _Move, rows: Places, columns: Places) -> Floats:
+        """The photo moved, which shows ``rows`` and ``columns`` there."""
+        cost = self.border.mismatch(move)
+        if isinstance(move, _Shift):
+            away = _DISTANCE * math.hypot(*move) / max(len(self.all), self.scene.width)
+            cost += np.where(columns < self.scene.width, away, _OTHER_VIEW)
+        else:
+            cost += _OTHER_PLANE
         unexpected = np.sqrt(np.square(self.low[rows, columns] - self.expected).sum(axis=1))
         cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
         texture = np.abs(self.busy[rows, columns] - self.busy_there).sum(axis=1) / self.calm
@@ -306,10 +349,10 @@ class _Border:
         self.rows, self.columns = np.concatenate(at_rows), np.concatenate(at_columns)
         self.there = features[self.rows, self.columns]
 
-    def mismatch(self, down: int, right: int) -> Floats:
+    def mismatch(self, move: _Move) -> Floats:
         """The weighted sum of differences for each pixel of the hole, float32 ``[N]``."""
         height, width = self.known.shape
-        rows, columns = self.rows + down, self.columns + right
+        rows, columns = move.moved(self.rows, self.columns)
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
         difference = np.sqrt(np.square(self.features[rows, columns] - self.there).sum(axis=1))
