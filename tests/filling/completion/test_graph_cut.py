@@ -89,7 +89,7 @@ def test_what_is_forbidden_is_not_chosen() -> None:
 @pytest.mark.parametrize("constant", [True, False])
 def test_two_choices_are_fused(seed: int, constant: bool) -> None:
     values, costs, neighbours = problem(seed, 4, (3, 4))
-    values /= 8  # so that mixtures are worth their seams
+    values /= 16  # so that mixtures are worth their seams
     rng = np.random.default_rng(seed)
     first, second = (rng.integers(4, size=12).astype(np.int32) for _ in range(2))
     if constant:
