@@ -190,6 +190,15 @@ def test_a_deep_hole_is_first_filled_where_the_network_reaches_its_middle() -> N
     assert areas[0] < areas[-1]
 
 
+def test_a_band_is_filled_with_no_more_around_it_than_a_shallow_hole_is() -> None:
+    watched = Watched()
+    hole = hole_at((700, 760), (260, 280, 180, 200))
+    fill_holes(watched, ramp(700, 760), hole)
+    context = 2 * any_size._CONTEXT
+    assert len(watched.sizes) == 2, "a copy of half the size, and the band"
+    assert watched.sizes[1] == (200 + context, 180 + context)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_smooth_photo_shows_no_border_of_hole_or_tile(tiny: None, strategy: str) -> None:
     pixels = ramp(210, 280)

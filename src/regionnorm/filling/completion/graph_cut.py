@@ -41,7 +41,8 @@ def choose(
         neighbours: int32 ``[N, 4]``, see :func:`~.maxflow.neighbours_of`.
         potts: The cost of any seam, whatever it shows.
         start: int32 ``[N]``: the choice to begin with; None for the cheapest at each pixel.
-        sweeps: How often each candidate is offered to all pixels, at most.
+        sweeps: How often candidates are offered to all pixels, at most: first all of them, then
+            those that some pixel has.
 
     Returns:
         int32 ``[N]``: numbers of candidates. Its :func:`energy` is no more than that of ``start``.
@@ -122,15 +123,19 @@ def _expand(values: Any, costs: Any, neighbours: Any, potts: Any, chosen: Any, s
     labels, count = costs.shape
     best = _energy(values, costs, neighbours, potts, chosen)
     offer = np.empty(count, np.int32)
-    since = 0  # offers since one was taken
-    for number in range(sweeps * labels):
-        if since == labels:
+    used = np.ones(labels, np.bool_)
+    for sweep in range(sweeps):
+        if sweep > 0:  # who was taken by nobody will hardly be taken now
+            used[:] = False
+            for pixel in range(count):
+                used[chosen[pixel]] = True
+        before = best
+        for label in range(labels):
+            if used[label]:
+                offer[:] = label
+                best = _take_over(values, costs, neighbours, potts, chosen, offer, best)
+        if best == before:
             break
-        since += 1
-        offer[:] = number % labels
-        now = _take_over(values, costs, neighbours, potts, chosen, offer, best)
-        if now < best:
-            best, since = now, 0
 
 
 @jit

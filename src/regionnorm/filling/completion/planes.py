@@ -26,6 +26,7 @@ Place = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 
 _PLANES = 4  # those that fit best
+_RATED = 2  # every so many shifts say how well a plane fits
 _ARCS = 8
 _WHOLE_PEAKS, _ARC_PEAKS = 8, 4
 _APART = 3  # pixels between shifts of the middle
@@ -108,7 +109,7 @@ def plane_shifts(
     there = lines @ np.array([*middle, 1])
     scaled = [line / at for line, at in zip(lines, there, strict=True) if at]
     shifts: list[PlaneShift] = []
-    for line in sorted(scaled, key=lambda line: float(match(line, 2)[0].min()))[:_PLANES]:
+    for line in sorted(scaled, key=lambda line: float(match(line, _RATED)[0].min()))[:_PLANES]:
         whole, scores = match(line, 1)
         found = [peaks(whole, _WHOLE_PEAKS, apart=_APART, least=_APART)]
         found += [peaks(one, _ARC_PEAKS, apart=_APART, least=_APART) for one in scores]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
+from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.planes import PlaneShift, plane_shifts
 from regionnorm.filling.completion.pyramid import blur, continued
 from regionnorm.filling.completion.surroundings import strangeness
@@ -64,8 +65,8 @@ _ALIKE = 0.05  # share of those that has to be like it
 _STRANGE_BUSY = 2.0  # weight of busyness beside colour
 _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
 _POTTS = 0.1  # of a seam
-_ORDERS = 3  # in which the candidates are offered, at most; what they lead to is fused
-_MOST_OFFERS = 3_500_000  # of a candidate to a pixel in all orders, but for the first one
+_ORDERS = 4  # in which the candidates are offered, at most; what they lead to is fused
+_MOST_OFFERS = 2_500_000  # of a candidate to a pixel in all orders, but for the first one
 _MOST_PRICED, _FEWEST = 16_000_000, 16  # candidates at all pixels, and candidates
 _VARIETY = 0.3  # at most, of a candidate that a seed above 0 dislikes
 
@@ -308,12 +309,45 @@ class _Prices:
             cost += np.where(columns < self.scene.width, away, _OTHER_VIEW)
         else:
             cost += _OTHER_PLANE
-        unexpected = np.sqrt(np.square(self.low[rows, columns] - self.expected).sum(axis=1))
-        cost += _EXPECTED * np.minimum(unexpected, _MOST_UNEXPECTED)
-        texture = np.abs(self.busy[rows, columns] - self.busy_there).sum(axis=1) / self.calm
-        cost += _TEXTURE * np.minimum(texture, 1)
-        cost += self.strange[rows, columns]
+        _add_looks(
+            self.low,
+            self.busy,
+            self.strange,
+            rows,
+            columns,
+            self.expected,
+            self.busy_there,
+            self.calm,
+            cost,
+        )
         return cost
+
+
+@jit
+def _add_looks(
+    low: Any,
+    busy: Any,
+    strange: Any,
+    rows: Any,
+    columns: Any,
+    expected: Any,
+    busy_there: Any,
+    calm: Any,
+    cost: Any,
+) -> None:
+    """Add what pixels cost because they do not look as what is expected, or is around, does."""
+    for number in range(len(rows)):
+        row, column = rows[number], columns[number]
+        square = texture = np.float32(0)
+        for channel in range(3):
+            step = low[row, column, channel] - expected[number, channel]
+            square += step * step
+        for way in range(2):
+            texture += abs(busy[row, column, way] - busy_there[number, way])
+        unexpected = min(np.sqrt(square), np.float32(_MOST_UNEXPECTED))
+        cost[number] += np.float32(_EXPECTED) * unexpected
+        cost[number] += np.float32(_TEXTURE) * min(texture / calm[number], np.float32(1))
+        cost[number] += strange[row, column]
 
 
 def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
@@ -345,17 +379,49 @@ class _Border:
             weights.append(np.full(len(pixels[-1]), _BORDER * 4 * share / sum(shares)))
             at_rows.append(row[good])
             at_columns.append(column[good])
-        self.pixels, self.weights = np.concatenate(pixels), np.concatenate(weights)
+        self.pixels = np.concatenate(pixels)
+        self.weights = np.concatenate(weights).astype(np.float32)
         self.rows, self.columns = np.concatenate(at_rows), np.concatenate(at_columns)
         self.there = features[self.rows, self.columns]
 
     def mismatch(self, move: _Move) -> Floats:
         """The weighted sum of differences for each pixel of the hole, float32 ``[N]``."""
-        height, width = self.known.shape
         rows, columns = move.moved(self.rows, self.columns)
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
-        difference = np.sqrt(np.square(self.features[rows, columns] - self.there).sum(axis=1))
-        difference[~(inside & self.known[rows, columns])] = _MOST_DIFFERENCE / 2
-        total = np.bincount(self.pixels, self.weights * difference, minlength=self.count)
-        return total.astype(np.float32)
+        total = np.zeros(self.count, np.float32)
+        _mismatch(
+            self.features,
+            self.known,
+            self.there,
+            rows,
+            columns,
+            np.float32(_MOST_DIFFERENCE / 2),
+            self.pixels,
+            self.weights,
+            total,
+        )
+        return total
+
+
+@jit
+def _mismatch(
+    features: Any,
+    known: Any,
+    there: Any,
+    rows: Any,
+    columns: Any,
+    unknown: Any,
+    pixels: Any,
+    weights: Any,
+    total: Any,
+) -> None:
+    height, width, channels = features.shape
+    for number in range(len(rows)):
+        row, column = rows[number], columns[number]
+        difference = unknown
+        if 0 <= row < height and 0 <= column < width and known[row, column]:
+            square = np.float32(0)
+            for channel in range(channels):
+                step = features[row, column, channel] - there[number, channel]
+                square += step * step
+            difference = np.sqrt(square)
+        total[pixels[number]] += weights[number] * difference
