@@ -290,7 +290,7 @@ class _Prices:
         further = continued(scene.busyness, ~scene.hole)
         self.busy_there = blur(further, self.all, _BLURS)[rows, columns]
         self.calm = _LEAST_BUSY + self.busy_there.sum(axis=1)
-        self.border = _Border(features, scene.hole, scene.place)
+        self.border = _Border(features, scene.hole, scene.place, scene.width)
         self.strange = _strange(scene, self.low, self.busy)
 
     def of_painted(self) -> Floats:
@@ -362,8 +362,8 @@ def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
 class _Border:
     """The known pixels near each pixel of a hole, and what a shifted photo shows in their place."""
 
-    def __init__(self, features: Floats, hole: Place, place: Place) -> None:
-        self.features, self.known = features, ~hole
+    def __init__(self, features: Floats, hole: Place, place: Place, photo: int) -> None:
+        self.features, self.known, self.photo = features, ~hole, photo
         height, width = hole.shape
         rows, columns = np.nonzero(place)
         self.count = len(rows)
@@ -387,6 +387,8 @@ class _Border:
     def mismatch(self, move: _Move) -> Floats:
         """The weighted sum of differences for each pixel of the hole, float32 ``[N]``."""
         rows, columns = move.moved(self.rows, self.columns)
+        if isinstance(move, PlaneShift):
+            columns = np.where(columns < self.photo, columns, -1)
         total = np.zeros(self.count, np.float32)
         _mismatch(
             self.features,
