@@ -248,6 +248,8 @@ def _coarse_to_fine(run: Run, pixels: Pixels, hole: Hole, levels: int, feather: 
     filled = _coarse_to_fine(run, small, gap, levels - 1, feather)
     guide = np.where(hole[:, :, None], _enlarge(filled, hole.shape, 1), pixels)
     band = hole & dilate_square(~hole, _BAND)
+    if not band.any():  # nothing is known
+        return guide
     # The enlarged fill stands as known behind the band, so that both of its sides fit. What is
     # around is as wide as a coarse copy needs it; here a band needs less.
     near = bounding_window(band).grow(_CONTEXT, *hole.shape, at_least=_LEAST).slices

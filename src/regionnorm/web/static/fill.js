@@ -220,7 +220,16 @@ async function coarseToFine(run, pixels, hole, height, width, levels) {
   });
   const near = dilate(hole.map((inside) => 1 - inside), height, width, BAND);
   const band = hole.map((inside, i) => inside & near[i]);
-  return onePass(run, guide, band, height, width);
+  if (!band.includes(1)) return guide; // nothing is known
+  // What is around is as wide as a coarse copy needs it; here a band needs less.
+  const window = grow(bounding(band, width), CONTEXT, height, width, LEAST);
+  const [h, w] = [window.bottom - window.top, window.right - window.left];
+  const refined = await onePass(run, cut(guide, width, window, 3), cut(band, width, window, 1), h, w);
+  for (let y = 0; y < h; y++) {
+    const row = refined.subarray(3 * y * w, 3 * (y + 1) * w);
+    guide.set(row, 3 * ((window.top + y) * width + window.left));
+  }
+  return guide;
 }
 
 // The mean of what is known in each block of four; hole where nothing is.
