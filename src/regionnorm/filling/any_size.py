@@ -252,7 +252,8 @@ def _coarse_to_fine(run: Run, pixels: Pixels, hole: Hole, levels: int, feather: 
         return guide
     # The enlarged fill stands as known behind the band, so that both of its sides fit. What is
     # around is as wide as a coarse copy needs it; here a band needs less.
-    near = bounding_window(band).grow(_CONTEXT, *hole.shape, at_least=_LEAST).slices
+    height, width = hole.shape
+    near = bounding_window(band).grow(_CONTEXT, height, width, at_least=_LEAST).slices
     guide[near] = _pass(run, guide[near], band[near], feather)
     return guide
 
