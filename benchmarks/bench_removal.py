@@ -129,7 +129,8 @@ def main() -> None:
         shutil.rmtree(fills[name], ignore_errors=True)
     seconds = {name: fill_missing(name, found[name], cases, fills[name]) for name in wanted}
     if arguments.sheet:
-        options = {"quality": arguments.quality} if arguments.sheet.suffix == ".webp" else {}
+        webp = arguments.sheet.suffix == ".webp"  # else it would be written without loss
+        options = {"quality": arguments.quality, "lossless": False} if webp else {}
         write_image(sheet(cases, fills), arguments.sheet, **options)
         print(f"saved {arguments.sheet}")
     if arguments.blind:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -246,22 +248,28 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> Non
 
 
 def test_warming_up_leaves_nothing_to_compile() -> None:
-    from regionnorm.filling.completion import graph_cut, multigrid, patchmatch, planes, vanishing
+    from regionnorm.filling.completion import (
+        graph_cut,
+        multigrid,
+        patchmatch,
+        planes,
+        structure,
+        vanishing,
+    )
 
     warm_up()
     kernels = [graph_cut._expand, graph_cut._take_over, multigrid._smooth]
     kernels += [patchmatch.improve, patchmatch.vote, planes._plane_match, vanishing._support]
+    kernels += [planes._move, structure._mismatch, structure._add_looks]
     before = [len(kernel.signatures) for kernel in kernels]
     image = photo()
     complete(image, with_hole(image), network=image, seed=9)
     complete(image / 255, with_hole(image))
-    rows, columns = np.indices((120, 160))  # joints that meet at a point
-    floor = np.repeat(
-        60 + 150 * ((columns - 30) / (rows + 60) * 12 % 1 < 0.2)[..., None], 3, axis=2
-    )
+    floor = run_path(str(Path(__file__).with_name("floors.py")))["floor"]
+    tiles = 255 * floor(120, 160, horizon=-60, tile=40)
     hole = np.zeros((120, 160), bool)
     hole[40:80, 60:110] = True
-    complete(floor.astype(np.uint8), hole)
+    complete(tiles.astype(np.uint8), hole)
     assert all(before)
     assert [len(kernel.signatures) for kernel in kernels] == before
 

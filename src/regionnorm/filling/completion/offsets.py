@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
 
-__all__ = ["arcs_of", "peaks", "repetitions", "ring_match"]
+__all__ = ["arcs_of", "peaks", "repetitions", "ring_match", "whole_ring"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -82,6 +82,15 @@ def _ring_match(
     for part in range(arcs):
         total[part] = most + total[part] / max(count[part], np.float32(1))
     return total
+
+
+def whole_ring(scores: Floats, arc: Integers) -> Floats:
+    """The score of a ring ``[...]`` from those of its arcs ``[arcs, ...]``, by their pixels."""
+    shares = np.bincount(arc, minlength=len(scores)).astype(np.float32) / np.float32(len(arc))
+    whole: Floats = np.zeros_like(scores[0])
+    for share, score in zip(shares, scores, strict=True):
+        whole += share * score
+    return whole
 
 
 def peaks(score: Floats, count: int, *, apart: int, least: int) -> Integers:

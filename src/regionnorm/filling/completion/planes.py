@@ -9,13 +9,14 @@ an idea of Huang et al., "Image completion using planar structure guidance" (SIG
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
-from regionnorm.filling.completion.offsets import arcs_of, peaks
+from regionnorm.filling.completion.offsets import arcs_of, peaks, whole_ring
 
 __all__ = ["PlaneShift", "plane_match", "plane_shift", "plane_shifts"]
 
@@ -45,27 +46,24 @@ class PlaneShift(NamedTuple):
     Attributes:
         line: float64 ``[3]``: the plane's vanishing line.
         way: float64 ``[3]``: the point of that line from which the shift leads away.
+        width: Columns of the picture that shows the plane.
     """
 
     line: Doubles
     way: Doubles
+    width: float = math.inf
 
     def moved(self, rows: Places, columns: Places) -> tuple[Places, Places]:
         """Where pixels are shown from, int ``[N]`` twice; -1 where the plane has nothing."""
-        x, y = columns + 0.5, rows + 0.5
-        near = self.line[0] * x + self.line[1] * y + self.line[2]
-        last = 1 + near * self.way[2]
-        good = (near > 0) & (last * _MOST_ANYWHERE > 1) & (last * _LEAST_ANYWHERE < 1)
-        last = np.where(good, last, 1)
-        to_rows = np.floor((y + near * self.way[1]) / last)
-        to_columns = np.floor((x + near * self.way[0]) / last)
-        return (
-            np.where(good, to_rows, -1).astype(np.intp),
-            np.where(good, to_columns, -1).astype(np.intp),
-        )
+        rows, columns = np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+        to_rows, to_columns = np.empty_like(rows), np.empty_like(columns)
+        _move(self.line, self.way, float(self.width), rows, columns, to_rows, to_columns)
+        return to_rows, to_columns
 
 
-def plane_shift(line: Doubles, middle: Doubles, down: int, right: int) -> PlaneShift:
+def plane_shift(
+    line: Doubles, middle: Doubles, down: int, right: int, width: float = math.inf
+) -> PlaneShift:
     """The shift within a plane that takes one point ``down`` and ``right``.
 
     Args:
@@ -73,9 +71,11 @@ def plane_shift(line: Doubles, middle: Doubles, down: int, right: int) -> PlaneS
         middle: float64 ``[2]``: the point's column and row.
         down: Rows, and not as far as to the line.
         right: Columns.
+        width: Columns of the picture that shows the plane.
     """
     there = np.array([middle[0] + right, middle[1] + down, 1.0])
-    return PlaneShift(line, there / (line @ there) - np.array([middle[0], middle[1], 1.0]))
+    way = there / (line @ there) - np.array([middle[0], middle[1], 1.0])
+    return PlaneShift(line, way, width)
 
 
 def plane_shifts(
@@ -94,7 +94,6 @@ def plane_shifts(
     rows, columns = np.nonzero(place)
     middle = np.floor([np.median(columns), np.median(rows)]) + 0.5
     arc = arcs_of(ring, _ARCS)
-    shares = np.bincount(arc, minlength=_ARCS).astype(np.float32) / np.float32(len(arc))
     inside = np.argwhere(place)[:: len(rows) // _MOST_INSIDE + 1].astype(np.int32)
 
     def match(line: Doubles, step: int) -> tuple[Floats, Floats]:
@@ -102,7 +101,7 @@ def plane_shifts(
             features, known, ring, arc, _ARCS, inside, line, middle, most, step
         )
         hidden = 1 - shown
-        whole = np.tensordot(shares, scores, 1) + np.float32(_UNSHOWN) * hidden
+        whole = whole_ring(scores, arc) + np.float32(_UNSHOWN) * hidden
         scores += np.float32(_ARC_UNSHOWN) * hidden
         return whole, scores
 
@@ -114,7 +113,8 @@ def plane_shifts(
         found = [peaks(whole, _WHOLE_PEAKS, apart=_APART, least=_APART)]
         found += [peaks(one, _ARC_PEAKS, apart=_APART, least=_APART) for one in scores]
         wanted = dict.fromkeys((int(down), int(right)) for down, right in np.concatenate(found))
-        shifts += [plane_shift(line, middle, down, right) for down, right in wanted]
+        width = known.shape[1]
+        shifts += [plane_shift(line, middle, down, right, width) for down, right in wanted]
     return shifts
 
 
@@ -158,13 +158,23 @@ def plane_match(
 
 @jit
 def _from(line: Any, way0: Any, way1: Any, way2: Any, row: Any, column: Any) -> Any:
-    """As :meth:`PlaneShift.moved` for one pixel."""
+    """Where one pixel is shown from."""
     x, y = column + 0.5, row + 0.5
     near = line[0] * x + line[1] * y + line[2]
     last = 1 + near * way2
     if near <= 0 or last * _MOST_ANYWHERE <= 1 or last * _LEAST_ANYWHERE >= 1:
         return -1, -1
     return int(np.floor((y + near * way1) / last)), int(np.floor((x + near * way0) / last))
+
+
+@jit
+def _move(
+    line: Any, way: Any, width: Any, rows: Any, columns: Any, to_rows: Any, to_columns: Any
+) -> None:
+    for pixel in range(len(rows)):
+        row, column = _from(line, way[0], way[1], way[2], rows[pixel], columns[pixel])
+        to_rows[pixel] = row if column < width else -1
+        to_columns[pixel] = column if column < width else -1
 
 
 @jit

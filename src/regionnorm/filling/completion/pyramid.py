@@ -7,7 +7,16 @@ import numpy.typing as npt
 
 from regionnorm.masks.regions import dilate_square
 
-__all__ = ["blur", "busyness", "coarser_hole", "continued", "depth_in", "enlarged", "halve"]
+__all__ = [
+    "blur",
+    "busyness",
+    "clear_of",
+    "coarser_hole",
+    "continued",
+    "depth_in",
+    "enlarged",
+    "halve",
+]
 
 Floats = npt.NDArray[np.float32]
 Place = npt.NDArray[np.bool_]
@@ -110,6 +119,12 @@ def busyness(pixels: Floats, hole: Place, levels: int) -> Floats:
     sums = lines[:, :-2] + lines[:, 1:-1] + lines[:, 2:]
     result: Floats = sums[..., :2] / np.maximum(sums[..., 2:], 1e-3)
     return result
+
+
+def clear_of(hole: Place, radius: int) -> Place:
+    """Pixels of bool ``[H, W]`` further than ``radius`` from its hole and from what is beyond."""
+    unknown = np.pad(hole, 1, constant_values=True)  # beyond the border nothing is known
+    return np.ascontiguousarray(~dilate_square(unknown, radius)[1:-1, 1:-1])
 
 
 def depth_in(hole: Place, most: int) -> Floats:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from regionnorm.filling.completion import graph_cut, maxflow, offsets, patchmatch
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.planes import PlaneShift, plane_shifts
-from regionnorm.filling.completion.pyramid import blur, continued
+from regionnorm.filling.completion.pyramid import blur, clear_of, continued
 from regionnorm.filling.completion.surroundings import strangeness
 from regionnorm.masks.regions import dilate_square, label_regions
 from regionnorm.stopping import stop_if_asked
@@ -161,8 +161,7 @@ def _cheapest(values: Floats, costs: Floats, neighbours: Integers) -> Integers:
 
 def source_centres(hole: Place) -> Place:
     """Centres of patches that lie wholly in the photo and outside the hole."""
-    unknown = np.pad(hole, 1, constant_values=True)  # beyond the border nothing is known
-    return np.ascontiguousarray(~dilate_square(unknown, patchmatch.RADIUS)[1:-1, 1:-1])
+    return clear_of(hole, patchmatch.RADIUS)
 
 
 # --- candidates -----------------------------------------------------------------------------------
@@ -171,19 +170,13 @@ def source_centres(hole: Place) -> Place:
 def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> list[Integers]:
     """Offsets at which what is around each separate hole meets the same again."""
     found = []
-    parts, count = label_regions(place)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    for number in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
-        ring = _ring(parts == number + 1, hole, _RING, _MOST_RING)
+    for part in _largest_parts(place, _MOST_PARTS):
+        ring = _ring(part, hole, _RING, _MOST_RING)
         if not ring.any():
             continue
         arc = offsets.arcs_of(ring, _ARCS)
         scores = offsets.ring_match(features, ~hole, ring, arc, _ARCS, _MOST_DIFFERENCE)
-        shares = np.bincount(arc, minlength=_ARCS).astype(np.float32) / np.float32(len(arc))
-        whole = np.zeros_like(scores[0])
-        for share, score in zip(shares, scores, strict=True):
-            whole += share * score
-        found += _peaks_by_view(whole, ring, width, _WHOLE_PEAKS)
+        found += _peaks_by_view(offsets.whole_ring(scores, arc), ring, width, _WHOLE_PEAKS)
         for one in scores:
             found += _peaks_by_view(one, ring, width, _ARC_PEAKS)
     return found
@@ -191,15 +184,23 @@ def _ring_offsets(features: Floats, hole: Place, place: Place, width: int) -> li
 
 def _plane_shifts(scene: Scene, features: Floats) -> list[PlaneShift]:
     """Shifts within planes, for what is around the largest hole."""
-    photo = slice(scene.width)  # a plane's other views are no part of it
-    parts, count = label_regions(scene.place)
-    largest = parts == np.argmax(np.bincount(parts.ravel(), minlength=count + 1)[1:]) + 1
+    if len(scene.lines) == 0:
+        return []
+    photo = slice(scene.width)  # its other views are no part of a plane
+    (largest,) = _largest_parts(scene.place, 1)
     ring = _ring(largest, scene.hole, _RING, _MOST_PLANE_RING)[:, photo]
-    if len(scene.lines) == 0 or not ring.any():
+    if not ring.any():
         return []
     pixels = np.ascontiguousarray(features[:, photo])
     known = ~scene.hole[:, photo]
     return plane_shifts(pixels, known, largest[:, photo], ring, scene.lines, _MOST_DIFFERENCE)
+
+
+def _largest_parts(place: Place, most: int) -> list[Place]:
+    """The separate parts of a place, the largest first."""
+    parts, count = label_regions(place)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    return [parts == number + 1 for number in np.argsort(-sizes, kind="stable")[:most]]
 
 
 def _peaks_by_view(score: Floats, ring: Place, width: int, count: int) -> list[Integers]:
@@ -267,8 +268,7 @@ def _offers(scene: Scene, features: Floats, moves: list[_Move]) -> tuple[Floats,
             values[number], costs[number] = features[rows, columns], prices.of_painted()
             continue
         to_rows, to_columns = move.moved(rows, columns)
-        last = width if isinstance(move, _Shift) else scene.width
-        inside = (to_rows >= 0) & (to_rows < height) & (to_columns >= 0) & (to_columns < last)
+        inside = (to_rows >= 0) & (to_rows < height) & (to_columns >= 0) & (to_columns < width)
         at = to_rows.clip(0, height - 1), to_columns.clip(0, width - 1)
         shown = inside & ~hole[at]
         values[number] = features[at]
@@ -290,7 +290,7 @@ class _Prices:
         further = continued(scene.busyness, ~scene.hole)
         self.busy_there = blur(further, self.all, _BLURS)[rows, columns]
         self.calm = _LEAST_BUSY + self.busy_there.sum(axis=1)
-        self.border = _Border(features, scene.hole, scene.place, scene.width)
+        self.border = _Border(features, scene.hole, scene.place)
         self.strange = _strange(scene, self.low, self.busy)
 
     def of_painted(self) -> Floats:
@@ -362,8 +362,8 @@ def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
 class _Border:
     """The known pixels near each pixel of a hole, and what a shifted photo shows in their place."""
 
-    def __init__(self, features: Floats, hole: Place, place: Place, photo: int) -> None:
-        self.features, self.known, self.photo = features, ~hole, photo
+    def __init__(self, features: Floats, hole: Place, place: Place) -> None:
+        self.features, self.known = features, ~hole
         height, width = hole.shape
         rows, columns = np.nonzero(place)
         self.count = len(rows)
@@ -387,8 +387,6 @@ class _Border:
     def mismatch(self, move: _Move) -> Floats:
         """The weighted sum of differences for each pixel of the hole, float32 ``[N]``."""
         rows, columns = move.moved(self.rows, self.columns)
-        if isinstance(move, PlaneShift):
-            columns = np.where(columns < self.photo, columns, -1)
         total = np.zeros(self.count, np.float32)
         _mismatch(
             self.features,

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regionnorm.filling.completion._compiled import jit
-from regionnorm.filling.completion.pyramid import blur
-from regionnorm.masks.regions import dilate_square
+from regionnorm.filling.completion.pyramid import blur, clear_of
 
 __all__ = ["Edges", "edges_of", "vanishing_lines", "vanishing_points"]
 
@@ -89,8 +88,7 @@ def vanishing_lines(pixels: Floats, hole: Place) -> Doubles:
 def edges_of(pixels: Floats, hole: Place) -> Edges:
     """The strongest straight edges of ``[H, W, 3]`` beside its hole, evenly chosen."""
     brightness = pixels.mean(axis=2)
-    unknown = np.pad(hole, 1, constant_values=True)
-    known = ~dilate_square(unknown, 1)[1:-1, 1:-1]
+    known = clear_of(hole, 1)
     down = _slope(brightness)
     right = _slope(brightness.T).T
     tensor = np.stack([right * right, down * down, right * down], axis=2)
