@@ -78,6 +78,26 @@ GROUPS: dict[str, tuple[Settings, dict[str, Settings]]] = {
             "l1 unweighted": {"losses.reconstruction": "l1"},
         },
     ),
+    # What the default network and its training are made of, one thing changed at a time.
+    "choices": (
+        {"size": "128", "batch": "6", "ema": "0.98"},
+        {
+            "default": {},
+            "statistics of the photo": {
+                "options.stats": "sample",
+                "options.track_running_stats": "false",
+            },
+            "no norm": {"model": "baseline-none"},
+            "RN-B everywhere (arch 3)": {"model": "rn-arch3"},
+            "no thin masks": {"thin": "0"},
+            "thin masks 0.6": {"thin": "0.6"},
+            "holes of 30 % at most": {"max_area": "0.3"},
+            "96 px x 11": {"size": "96", "batch": "11"},
+            "192 px x 3": {"size": "192", "batch": "3"},
+            "256 px x 2": {"size": "256", "batch": "2"},
+            "prefill constant": {"options.prefill": "constant"},
+        },
+    ),
     # The paper's network with the paper's four normalisations (Table 3), at a small scale.
     "norms": (
         {
@@ -95,7 +115,7 @@ GROUPS: dict[str, tuple[Settings, dict[str, Settings]]] = {
         },
     ),
 }
-INTERVALS = ((0.1, 0.2), (0.3, 0.4), (0.5, 0.6))
+INTERVALS = ((0.0, 0.1), (0.1, 0.2), (0.3, 0.4), (0.5, 0.6))
 METRICS = ("psnr", "ssim", "l1", "feature_distance")
 
 
@@ -132,8 +152,9 @@ def main() -> None:
 
 
 RECORD = "search.json"
-HEADER = """\
-| candidate | steps | PSNR, dB 10-20 / 30-40 / 50-60 % | all | SSIM | l1, % | feature distance |
+_RANGES = " / ".join(f"{100 * low:.0f}-{100 * high:.0f}" for low, high in INTERVALS)
+HEADER = f"""\
+| candidate | steps | PSNR, dB {_RANGES} % | all | SSIM | l1, % | feature distance |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 

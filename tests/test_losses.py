@@ -105,6 +105,24 @@ def test_discount_falls_with_the_distance_to_the_known_pixels() -> None:
 def test_gradient_penalty_is_zero_for_slopes_of_one() -> None:
     assert gradient_penalty(torch.ones(3)) == 0
     assert gradient_penalty(torch.tensor([0.0, 3.0])) == 2.5
+    assert gradient_penalty(torch.tensor([0.0, 3.0]), wanted=0.0) == 4.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_judgements_count_by_their_weights(kind: AdversarialKind) -> None:
+    real, fake = random(2, 1, 4, 3), random(2, 1, 4, 3, seed=1)
+    weight = torch.zeros(2, 1, 4, 3, dtype=real.dtype)
+    weight[0, 0, 1, 2], weight[1, 0, 3, 0] = 0.25, 0.75
+    chosen = [x[[0, 1], [0, 0], [1, 3], [2, 0]] for x in (real, fake)]
+    single = [discriminator_loss(r[None], f[None], kind) for r, f in zip(*chosen, strict=True)]
+    loss = discriminator_loss(real, fake, kind, weight)
+    assert torch.allclose(loss, 0.25 * single[0] + 0.75 * single[1])
+    single = [generator_loss(f[None], kind) for f in chosen[1]]
+    assert torch.allclose(generator_loss(fake, kind, weight), 0.25 * single[0] + 0.75 * single[1])
+    # Without any hole there is nothing to judge.
+    assert generator_loss(fake, kind, torch.zeros_like(weight)) == 0
+    with pytest.raises(ValueError, match="same shape"):
+        generator_loss(fake, kind, weight[:, :, :1])
 
 
 def test_weighted_reconstruction_takes_its_weights() -> None:

@@ -131,17 +131,25 @@ def _eroded(mask: Tensor) -> Tensor:
     return mask
 
 
-def gradient_penalty(slopes: Tensor) -> Tensor:
-    """Mean of ``(slope - 1)^2``, which keeps a Wasserstein critic 1-Lipschitz.
+def gradient_penalty(slopes: Tensor, wanted: float = 1.0) -> Tensor:
+    """Mean of ``(slope - wanted)^2``: how far an adversary is from being as steep as wanted.
+
+    With 1 it keeps a Wasserstein critic 1-Lipschitz; with 0, at photos alone, it is R1, which
+    lets a discriminator rest once it cannot tell (Mescheder et al., 2018).
 
     Args:
-        slopes: float ``[B]``, lengths of the critic's gradients, as of ``WassersteinCritic``.
+        slopes: float ``[B]``, lengths of the adversary's gradients, as of ``WassersteinCritic``
+            and ``MatchingDiscriminator``.
+        wanted: The length that costs nothing.
     """
-    return (_wide(slopes) - 1).square().mean()
+    return (_wide(slopes) - wanted).square().mean()
 
 
 def discriminator_loss(
-    real_logits: Tensor, fake_logits: Tensor, kind: AdversarialKind = "nsgan"
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    kind: AdversarialKind = "nsgan",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """The discriminator's loss: the mean of its loss on real and its loss on filled images.
 
@@ -154,15 +162,19 @@ def discriminator_loss(
         real_logits: float, any shape, before any sigmoid.
         fake_logits: float, any shape; computed on detached outputs of the generator.
         kind: One of the four above.
+        weight: What each logit counts, float >= 0 of the logits' shape; None: all the same.
 
     Raises:
-        ValueError: ``kind`` is unknown.
+        ValueError: ``kind`` is unknown, or the weights' shape is another one.
     """
     on_real, on_fake, _ = _adversarial(kind)
-    return (on_real(_wide(real_logits)).mean() + on_fake(_wide(fake_logits)).mean()) / 2
+    real = _mean(on_real(_wide(real_logits)), weight)
+    return (real + _mean(on_fake(_wide(fake_logits)), weight)) / 2
 
 
-def generator_loss(fake_logits: Tensor, kind: AdversarialKind = "nsgan") -> Tensor:
+def generator_loss(
+    fake_logits: Tensor, kind: AdversarialKind = "nsgan", weight: Tensor | None = None
+) -> Tensor:
     """The generator's adversarial loss.
 
     ``"nsgan"``: ``-log sigmoid(fake)`` (non-saturating); ``"lsgan"``: ``(fake - 1)^2``;
@@ -171,11 +183,12 @@ def generator_loss(fake_logits: Tensor, kind: AdversarialKind = "nsgan") -> Tens
     Args:
         fake_logits: float, any shape, before any sigmoid.
         kind: One of the four above.
+        weight: What each logit counts, float >= 0 of the logits' shape; None: all the same.
 
     Raises:
-        ValueError: ``kind`` is unknown.
+        ValueError: ``kind`` is unknown, or the weights' shape is another one.
     """
-    return _adversarial(kind)[2](_wide(fake_logits)).mean()
+    return _mean(_adversarial(kind)[2](_wide(fake_logits)), weight)
 
 
 def perceptual_loss(
@@ -360,6 +373,15 @@ def _adversarial(kind: str) -> tuple[_Term, _Term, _Term]:
     if kind not in _ADVERSARIAL:
         raise ValueError(f"kind is {kind!r}; choose 'nsgan', 'lsgan', 'hinge' or 'wgan'")
     return _ADVERSARIAL[kind]
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of ``x``, weighted; 0 where nothing has weight."""
+    if weight is None:
+        return x.mean()
+    _check_same_shape(x, weight)
+    total = weight.sum()
+    return (x * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _wide(x: Tensor) -> Tensor:

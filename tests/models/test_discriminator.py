@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from regionnorm.models import GatedDiscriminator, PatchDiscriminator, WassersteinCritic
+from regionnorm.models import (
+    GatedDiscriminator,
+    MatchingDiscriminator,
+    PatchDiscriminator,
+    WassersteinCritic,
+)
 
 
 def test_each_logit_judges_a_patch_of_70_pixels() -> None:
@@ -67,3 +72,35 @@ def test_a_critic_computes_in_single_precision_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         score = critic(image)
     assert torch.equal(score, critic(image))
+
+
+def test_a_matching_discriminator_shows_every_layer_and_judges_patches_of_70() -> None:
+    model = MatchingDiscriminator(width=4)
+    layers = model(torch.rand(2, 4, 64, 64))
+    assert [list(layer.shape[1:]) for layer in layers] == [
+        [4, 32, 32],
+        [8, 16, 16],
+        [16, 8, 8],
+        [32, 7, 7],
+        [1, 6, 6],
+    ]
+    picture = torch.rand(1, 4, 128, 128, requires_grad=True)
+    model(picture)[-1][0, 0, 7, 7].backward()
+    assert picture.grad is not None
+    rows = picture.grad.abs().sum(dim=(0, 1, 3)).nonzero()
+    assert rows.max() - rows.min() + 1 == 70
+
+
+def test_a_matching_discriminators_slopes_are_those_of_its_summed_logits() -> None:
+    model, picture = MatchingDiscriminator(width=4), torch.rand(2, 4, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        (half,) = model(picture, slopes=True)
+    (slopes,) = model(picture, slopes=True)
+    assert torch.equal(half, slopes)
+    for n in range(2):
+        one = picture[n : n + 1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(one)[-1].sum(), one)
+        assert torch.allclose(slopes[n], gradient.norm(), rtol=1e-4)
+    slopes.square().mean().backward()
+    grads = [p.grad for p in model.parameters() if p.ndim > 1]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)

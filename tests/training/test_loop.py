@@ -382,7 +382,7 @@ def test_perceptual_and_style_losses_take_part(photo_folder: Folder, tmp_path: P
 
 
 @pytest.mark.usefixtures("untrained_vgg")
-@pytest.mark.parametrize("measure", ["psnr", "feature_distance"])
+@pytest.mark.parametrize("measure", ["psnr", "feature_distance", "texture_distance"])
 def test_the_best_weights_are_best_by_the_recipes_measure(
     measure: str, photo_folder: Folder, read_log: LogReader, tmp_path: Path
 ) -> None:
@@ -394,7 +394,8 @@ def test_the_best_weights_are_best_by_the_recipes_measure(
     assert len(scores) == 3
     best = max(scores) if measure == "psnr" else min(scores)
     assert float(read_metadata(run / "best.safetensors")[measure]) == pytest.approx(best, rel=1e-3)
-    assert ("val/feature_distance" in values) is (measure == "feature_distance")
+    for of_vgg in ("feature_distance", "texture_distance"):
+        assert (f"val/{of_vgg}" in values) is (measure == of_vgg)
 
 
 @pytest.mark.usefixtures("untrained_vgg")

@@ -31,7 +31,20 @@ FAMILIES = {
     "rn-partial-conv": {"options.width": "8", "options.levels": "3"},
     "edgeconnect": {"options.width": "8", "options.blocks": "1"},
 }
+SETTINGS: dict[str, dict[str, str]] = {
+    **FAMILIES,
+    "default-sharp": {
+        "init": "none",
+        "max_scale": "1",
+        "options.width": "8",
+        "options.blocks": "1",
+        "losses.feature_distance": "0",
+        "best_by": "psnr",
+        "precision": "32-true",
+    },
+}
 DISCRIMINATORS = {
+    "default-sharp": {"discriminator"},
     "contextual-attention": {"global_critic", "local_critic"},
     "gated-conv": {"discriminator"},
     "partial-conv": set(),
@@ -57,7 +70,7 @@ def tiny(name: str, **changes: object) -> Recipe:
         "sample_every": 1000,
         "accelerator": "cpu",
         "devices": 1,
-        **FAMILIES[name],
+        **SETTINGS[name],
         **changes,
     }
     return get_recipe(name, {key: str(value) for key, value in settings.items()})
@@ -210,6 +223,40 @@ def test_a_critic_learns_a_slope_of_one() -> None:
         loss.backward()
         optimizer.step()
     assert torch.allclose(critic(image, mask), torch.ones(8), atol=0.1)
+
+
+def test_an_adversary_that_must_exist_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="losses.adversarial is 0; .* 'single-stage'"):
+        make_step(tiny("default-sharp", **{"losses.adversarial": "0"}))
+
+
+def test_only_the_hole_is_judged() -> None:
+    step = make_step(tiny("default-sharp"))
+    adversary, random = step.discriminators()["discriminator"], torch.Generator()
+    image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    mask[..., :12, :12] = 1
+    # Far from the hole, beyond the reach of a judgement near it.
+    elsewhere = image.clone()
+    elsewhere[..., 60:, 60:] = 0
+
+    def loss(painted: torch.Tensor) -> torch.Tensor:
+        real, fake = step.judged("discriminator", {"output": painted}, image, mask)
+        return step.discriminator_loss("discriminator", adversary, real, fake, random)
+
+    assert torch.equal(loss(image), loss(elsewhere))
+    inside = image.clone()
+    inside[..., :4, :4] = 0
+    assert not torch.equal(loss(image), loss(inside))
+
+
+def test_matching_alone_leads_to_the_photo() -> None:
+    step = make_step(tiny("default-sharp", **{"losses.feature_matching": "1"}))
+    adversary = step.discriminators()["discriminator"]
+    image, mask = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    for painted, same in ((image, True), (image.flip(-1), False)):
+        shown = step.judged("discriminator", {"output": painted}, image, mask)
+        parts = step.adversarial_losses("discriminator", adversary, *shown)
+        assert (parts["feature_matching"] == 0) == same
 
 
 def test_the_local_window_holds_most_of_the_hole() -> None:

@@ -4,6 +4,7 @@ from regionnorm.models.base import InpaintingModel
 from regionnorm.models.contextual_attention import ContextualAttentionNet
 from regionnorm.models.discriminator import (
     GatedDiscriminator,
+    MatchingDiscriminator,
     PatchDiscriminator,
     WassersteinCritic,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "GatedConvNet",
     "GatedDiscriminator",
     "InpaintingModel",
+    "MatchingDiscriminator",
     "PartialConvNet",
     "PatchDiscriminator",
     "RNGenerator",

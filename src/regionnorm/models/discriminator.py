@@ -7,9 +7,15 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-__all__ = ["GatedDiscriminator", "PatchDiscriminator", "WassersteinCritic"]
+__all__ = [
+    "GatedDiscriminator",
+    "MatchingDiscriminator",
+    "PatchDiscriminator",
+    "WassersteinCritic",
+]
 
 
 class PatchDiscriminator(nn.Module):
@@ -64,6 +70,53 @@ class GatedDiscriminator(nn.Module):
         return logits
 
 
+class MatchingDiscriminator(nn.Module):
+    """A PatchGAN whose activations can be compared and whose steepness can be told.
+
+    The convolutions of :class:`PatchDiscriminator` with a bias and without any norm: what keeps it
+    smooth is a penalty on its slopes.
+
+    Args:
+        in_channels: Channels of the input; 4 = RGB and mask.
+        width: Channels of the first convolution.
+    """
+
+    def __init__(self, in_channels: int = 4, width: int = 64) -> None:
+        super().__init__()
+        channels = [in_channels, width, 2 * width, 4 * width, 8 * width, 1]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2 if index < 3 else 1, padding=1)
+            for index, (before, after) in enumerate(pairwise(channels))
+        )
+
+    def forward(self, picture: Tensor, *, slopes: bool = False) -> list[Tensor]:
+        """Judge pictures, or tell how steep the judgement is.
+
+        Args:
+            picture: ``[B, in_channels, H, W]``.
+            slopes: Ask for the steepness, in float32 also under autocast.
+
+        Returns:
+            Activations of every layer, the logits ``[B, 1, h, w]`` last, above 0 = real; or, in a
+            list of one, the lengths ``[B]`` of the gradients of each picture's summed logits,
+            themselves differentiable.
+        """
+        if not slopes:
+            return self._activations(picture)
+        # Inside ``forward`` for the same reason as in the critic below.
+        with torch.autocast(picture.device.type, enabled=False), torch.enable_grad():
+            picture = picture.detach().float().requires_grad_()
+            score = self._activations(picture)[-1].sum()
+        return [_gradient_lengths(score, picture)]
+
+    def _activations(self, x: Tensor) -> list[Tensor]:
+        activations = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x if index == 0 else F.leaky_relu(x, 0.2))
+            activations.append(x)
+        return activations
+
+
 class WassersteinCritic(nn.Module):
     """One score for a picture of fixed size, without any norm (Yu et al., 2018).
 
@@ -105,13 +158,20 @@ class WassersteinCritic(nn.Module):
             with torch.enable_grad():
                 image = image.detach().float().requires_grad_()
                 score = self._score(image).sum()
-                (gradient,) = torch.autograd.grad(score, image, create_graph=True)
-            # The square root's own gradient is not finite at 0.
-            return ((gradient * mask).square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
+            return _gradient_lengths(score, image, mask)
 
     def _score(self, image: Tensor) -> Tensor:
         score: Tensor = self.score(self.layers(image).flatten(1))
         return score[:, 0]
+
+
+def _gradient_lengths(score: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Length ``[B]`` of a score's gradient by each image, inside the mask; differentiable."""
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(score, image, create_graph=True)
+        inside = gradient if mask is None else gradient * mask
+        # The square root's own gradient is not finite at 0.
+        return (inside.square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Module:

@@ -8,7 +8,7 @@ from regionnorm.recipes.contextual_attention import (
     contextual_attention,
     rn_contextual_attention,
 )
-from regionnorm.recipes.default import default, default_features, fast
+from regionnorm.recipes.default import default, default_features, default_sharp, fast
 from regionnorm.recipes.edgeconnect import edgeconnect
 from regionnorm.recipes.gated_conv import gated_conv, rn_gated_conv
 from regionnorm.recipes.gpu import gpu
@@ -23,6 +23,7 @@ __all__ = ["get_recipe", "get_scratch_recipe", "list_recipes"]
 _RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
     "default-features": default_features,
+    "default-sharp": default_sharp,
     "fast": fast,
     "gpu": gpu,
     "paper": paper,

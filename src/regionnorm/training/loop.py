@@ -24,7 +24,8 @@ from regionnorm.files.whole import atomic_path
 from regionnorm.inspecting.activity import REGIONS_AT, REGIONS_IN, layer_activity
 from regionnorm.masks import evaluation_masks
 from regionnorm.measuring.evaluate import evaluate
-from regionnorm.measuring.perceptual import FeatureDistance, PairMetric
+from regionnorm.measuring.metrics import METRICS
+from regionnorm.measuring.perceptual import FeatureDistance, Features, PairMetric, TextureDistance
 from regionnorm.training.batches import Batches, mask_sampler
 from regionnorm.training.clock import Clock
 from regionnorm.training.compiler import compiler_problem, without_compiler_errors
@@ -167,8 +168,8 @@ class _Run:
         self.meter = Meter(state.step, recipe.steps, quiet=not self.chief)
         # Before the first step, so that missing weights are told at once.
         self.further: dict[str, PairMetric] = {}
-        if judge is not None and self.chief and "feature_distance" in recipe.val_metrics:
-            self.further["feature_distance"] = FeatureDistance.load(recipe.losses.vgg)
+        if judge is not None and self.chief:
+            self.further = _further_metrics(recipe)
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
@@ -381,6 +382,19 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
+
+
+def _further_metrics(recipe: Recipe) -> dict[str, PairMetric]:
+    """What a validation measures by VGG-19, all with the same features."""
+    wanted = [name for name in recipe.val_metrics if name not in METRICS]
+    if not wanted:
+        return {}
+    features = Features.load(recipe.losses.vgg)
+    made: dict[str, PairMetric] = {
+        "feature_distance": FeatureDistance(features),
+        "texture_distance": TextureDistance(features),
+    }
+    return {name: made[name] for name in wanted}
 
 
 def _shared(source: ImageSource, judge: ImageSource | None) -> int:

@@ -24,7 +24,7 @@ class Losses:
 
     ``on_composite`` judges the composite, whose known pixels are the photo's own, instead of the
     network's whole picture. ``coarse`` is the share that the first of two stages has in ``l1``;
-    ``gradient_penalty`` is that of contextual attention's critics.
+    ``gradient_penalty`` is the weight of the adversary's slopes, where a training step has them.
     """
 
     l1: float = Field(default=1.0, ge=0)
@@ -112,7 +112,7 @@ class Recipe:
     val_photos: int = Field(default=24, ge=1)
     val_size: int = Field(default=256, ge=16, le=4096)
     # The measure of the validation by which best.safetensors is the best.
-    best_by: Literal["psnr", "ssim", "l1", "feature_distance"] = "psnr"
+    best_by: Literal["psnr", "ssim", "l1", "feature_distance", "texture_distance"] = "psnr"
     save_every: int = Field(default=1000, ge=1)
     save_minutes: float = Field(default=5.0, gt=0)
 
@@ -130,9 +130,9 @@ class Recipe:
 
     @property
     def val_metrics(self) -> tuple[str, ...]:
-        """What a validation measures: the feature distance only where the run uses it."""
-        used = self.losses.feature_distance > 0 or self.best_by == "feature_distance"
-        return (*METRICS, "feature_distance") if used else METRICS
+        """What a validation measures: what needs VGG only where the run uses it."""
+        used = {"feature_distance"} if self.losses.feature_distance > 0 else set()
+        return tuple(dict.fromkeys((*METRICS, *used, self.best_by)))
 
     @property
     def needs_features(self) -> bool:

@@ -8,12 +8,14 @@ from regionnorm.training.steps.contextual_attention import ContextualAttentionSt
 from regionnorm.training.steps.edgeconnect import EdgeConnectStep
 from regionnorm.training.steps.gated_conv import GatedConvStep
 from regionnorm.training.steps.partial_conv import PartialConvStep
+from regionnorm.training.steps.sharp import SharpStep
 from regionnorm.training.steps.single_stage import SingleStage
 
 __all__ = ["TRAINING_STEPS", "Networks", "Trained", "TrainingStep", "make_step"]
 
 TRAINING_STEPS: dict[str, type[TrainingStep]] = {
     "single-stage": SingleStage,
+    "sharp": SharpStep,
     "contextual-attention": ContextualAttentionStep,
     "edgeconnect": EdgeConnectStep,
     "gated-conv": GatedConvStep,
