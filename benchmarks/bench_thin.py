@@ -8,8 +8,9 @@ Holes cover at most a tenth of a photo of any folder (by default scikit-image's)
 package draws them, the letters of ``bench_text.py`` with two pixels around, and wires that hang
 between two sides. The hole is all that a filler knows. PSNR is of the whole photo, known pixels
 being the photo's own; differences are by photo, with 95 % intervals. ``--blind`` writes a picture
-a case for a judge: the hole, and under shuffled letters the original among the fills; the key lies
-beside.
+a case for a judge: the place of the hole, enlarged and marked, and under shuffled letters the
+original among the fills; the key lies beside. With ``--whole`` whole pictures at their own size
+instead, and nothing marked.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="how many cases")
     parser.add_argument("--model", help="name or weights file; the package's without it")
     parser.add_argument("--blind", type=Path, help="write a picture a case, and the key beside")
+    parser.add_argument("--whole", action="store_true", help="whole pictures, holes not marked")
     parser.add_argument("--seed", type=int, default=0, help="of the letters")
     parser.add_argument("--out", type=Path, default=Path("out/bench/thin"))
     arguments = parser.parse_args()
@@ -165,12 +167,22 @@ def main() -> None:
             write_image(tensor_to_image(filled), fills[name] / f"{case.name}.png")
     report([kind for kind, _ in cases], values, list(found), seconds / len(cases))
     if arguments.blind:
-        pairs = [
-            zoomed(case, {n: fills[n] for n in (OURS, "biharmonic")}, arguments.out / "zoom")
-            for _, case in cases
-        ]
-        key = write_blind([case for case, _ in pairs], pairs[0][1], arguments.blind, arguments.seed)
+        judged = {name: fills[name] for name in (OURS, "biharmonic")}
+        chosen = [case for _, case in cases]
+        if arguments.whole:
+            shown = {"original": _originals(chosen, arguments.out / "original"), **judged}
+        else:
+            pairs = [zoomed(case, judged, arguments.out / "zoom") for case in chosen]
+            chosen, shown = [case for case, _ in pairs], pairs[0][1]
+        key = write_blind(chosen, shown, arguments.blind, arguments.seed, whole=arguments.whole)
         print(f"saved {arguments.blind}, the key is {key}")
+
+
+def _originals(cases: Sequence[Case], folder: Path) -> Path:
+    """The photos themselves as if they were fills."""
+    for case in cases:
+        write_image(Image.fromarray(case.pixels()), folder / f"{case.name}.png")
+    return folder
 
 
 def report(

@@ -95,6 +95,23 @@ def test_the_key_of_blind_pictures_is_outside_of_their_folder(
     assert sheet.width > 5 * 200
 
 
+def test_whole_pictures_for_a_judge_are_at_their_own_size_and_show_no_hole(
+    removal: Any, two: list[Any], tmp_path: Path
+) -> None:
+    fills = {str(shade): tmp_path / "fills" / str(shade) for shade in (40, 120, 200)}
+    for shade, folder in fills.items():
+        removal.fills.fill_missing(shade, painter(int(shade)), two, folder)
+    key_file = removal.pictures.write_blind(two, fills, tmp_path / "blind", 0, whole=True)
+    picture = np.asarray(Image.open(tmp_path / "blind" / "a.png"))
+    assert not (picture == (255, 0, 255)).all(axis=-1).any()
+    order = json.loads(key_file.read_text())["a"]
+    for letter, (top, left) in {"A": (0, 0), "B": (0, 1), "C": (1, 0)}.items():
+        expected = two[0].filled(fills[order[letter]] / "a.png")
+        height, width = expected.shape[:2]
+        y, x = 24 + top * (height + 24 + 6), 6 + left * (width + 6)
+        assert (picture[y : y + height, x : x + width] == expected).all(), letter
+
+
 def test_a_program_that_fails_says_why(removal: Any) -> None:
     script = "import sys; print('0.25', flush=True); sys.exit('no such filter')"
     answers = removal.fills._answers([sys.executable, "-c", script], "")

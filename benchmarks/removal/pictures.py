@@ -34,8 +34,18 @@ def sheet(cases: Sequence[Case], fills: Mapping[str, Path]) -> Image.Image:
     return _grid(rows, headings)
 
 
-def write_blind(cases: Sequence[Case], fills: Mapping[str, Path], folder: Path, seed: int) -> Path:
+def write_blind(
+    cases: Sequence[Case],
+    fills: Mapping[str, Path],
+    folder: Path,
+    seed: int,
+    *,
+    whole: bool = False,
+) -> Path:
     """One picture a case: the photo with its hole, and around it each fill under a letter.
+
+    With ``whole`` the judge sees what somebody who is shown a photo sees: whole pictures at their
+    own size, and not where the hole is.
 
     The letters are shuffled case by case. Which is whose stands in a file beside ``folder``, not
     in it, so that the folder can be handed to a judge.
@@ -48,7 +58,9 @@ def write_blind(cases: Sequence[Case], fills: Mapping[str, Path], folder: Path, 
     for case in cases:
         order = [list(fills)[i] for i in rng.permutation(len(fills))]
         key[case.name] = dict(zip(_LETTERS, order, strict=False))
-        write_image(_blind(case, [fills[name] for name in order]), folder / f"{case.name}.png")
+        folders = [fills[name] for name in order]
+        picture = _side_by_side(case, folders) if whole else _blind(case, folders)
+        write_image(picture, folder / f"{case.name}.png")
     file = folder.with_name(f"{folder.name}-key.json")
     with atomic_path(file) as temporary:
         temporary.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
@@ -62,10 +74,17 @@ def _blind(case: Case, folders: Sequence[Path]) -> Image.Image:
     for folder in folders:
         answer = Image.fromarray(case.filled(folder / f"{case.name}.png"))
         tiles.append(_fitted(answer.crop(box), _BLIND_TILE))
-    headings = ["the hole", *_LETTERS[: len(folders)]]
+    return _in_two_rows(tiles, ["the hole", *_LETTERS[: len(folders)]])
+
+
+def _side_by_side(case: Case, folders: Sequence[Path]) -> Image.Image:
+    answers = [case.filled(folder / f"{case.name}.png") for folder in folders]
+    return _in_two_rows([Image.fromarray(answer) for answer in answers], _LETTERS[: len(folders)])
+
+
+def _in_two_rows(tiles: Sequence[Image.Image], headings: Sequence[str]) -> Image.Image:
     across = -(-len(tiles) // 2)
-    picture = [tiles[i : i + across] for i in range(0, len(tiles), across)]
-    return _grid(picture, headings)
+    return _grid([tiles[i : i + across] for i in range(0, len(tiles), across)], headings)
 
 
 def marked(pixels: Pixels, hole: Hole) -> Pixels:

@@ -288,6 +288,41 @@ def test_a_worker_that_failed_while_the_visitor_painted_is_begun_anew(
     slow.locator("body[data-asked]").wait_for()
 
 
+def test_a_worker_without_a_network_is_begun_anew_at_the_next_fill(
+    slow: Page, tmp_path: Path
+) -> None:
+    slow.evaluate("""() => {
+      const good = Worker;
+      window.Worker = class {
+        postMessage() {
+          setTimeout(() => this.onmessage({ data: { error: 'cut off', unusable: true } }));
+        }
+        terminate() { document.body.dataset.ended = 'yes'; window.Worker = good; }
+      };
+    }""")
+    choose(slow, tmp_path / "photo.png", (80, 50))
+    opened(slow, (80, 50))
+    paint(slow, (0.4, 0.4), (0.6, 0.6))
+    slow.locator("#rn-fill").click()
+    slow.locator("body[data-ended]").wait_for()
+    assert "cut off" in slow.locator("#rn-status").inner_text()
+    slow.locator("#rn-fill").click()
+    slow.locator("body[data-asked]").wait_for()
+
+
+def test_previews_are_let_go(slow: Page, tmp_path: Path) -> None:
+    slow.evaluate("""() => {
+      window.made = new Set();
+      const [make, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
+      URL.createObjectURL = (blob) => { const a = make(blob); window.made.add(a); return a; };
+      URL.revokeObjectURL = (a) => { window.made.delete(a); revoke(a); };
+    }""")
+    for width in (80, 90):
+        choose(slow, tmp_path / f"{width}.png", (width, 50))
+        opened(slow, (width, 50))
+    slow.wait_for_function("() => window.made.size === 0")
+
+
 def test_the_brush_goes_without_a_mouse(slow: Page, tmp_path: Path) -> None:
     choose(slow, tmp_path / "photo.png", (200, 150))
     opened(slow, (200, 150))

@@ -26,9 +26,14 @@ async function open(canvas, name, number = ++chosen) {
   const { width, height } = canvas;
   const scale = Math.min(1, Math.sqrt(MOST_MASK / (width * height)));
   const mask = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-  const preview = URL.createObjectURL(await new Promise((done) => canvas.toBlob(done)));
+  const blob = await new Promise((done) => canvas.toBlob(done));
   if (number !== chosen) return;
-  await window.regionnorm.open({ name, width, height, mask, preview }); // fails if another comes
+  const preview = URL.createObjectURL(blob);
+  try {
+    await window.regionnorm.open({ name, width, height, mask, preview }); // fails if another comes
+  } finally {
+    URL.revokeObjectURL(preview); // decoded by now, or wanted no more
+  }
   photo = { name, width, height, canvas };
   result.hidden = true;
   fill.disabled = Boolean(filling);
@@ -104,10 +109,19 @@ function start() {
   worker.onerror = () => (worker = null); // the next question begins anew, and is told what is wrong
 }
 
+function stop() {
+  worker.terminate();
+  worker = null;
+}
+
 function ask(question) {
   start();
   return new Promise((done, fail) => {
-    worker.onmessage = ({ data }) => (data.error ? fail(new Error(data.error)) : done(data));
+    worker.onmessage = ({ data }) => {
+      if (data.unusable) stop(); // the next question loads the network anew
+      if (data.error) fail(new Error(data.error));
+      else done(data);
+    };
     worker.onerror = (event) => {
       worker = null;
       fail(new Error(event.message || 'a file of this page is missing'));

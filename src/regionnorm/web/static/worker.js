@@ -11,7 +11,8 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, navigator.hardw
 const loading = ort.InferenceSession.create(new URL('./model.onnx', import.meta.url).href, {
   executionProviders: ['wasm'],
 });
-loading.catch(() => {}); // told where it is waited for
+let unusable = false;
+loading.catch(() => (unusable = true)); // told where it is waited for
 
 async function network(image, mask, height, width) {
   const session = await loading;
@@ -28,6 +29,6 @@ self.onmessage = async ({ data: { pixels, hole, height, width } }) => {
     const filled = await fillHoles(network, pixels, hole, height, width);
     self.postMessage({ filled, seconds: (performance.now() - start) / 1000 }, [filled.buffer]);
   } catch (error) {
-    self.postMessage({ error: String(error?.message ?? error) });
+    self.postMessage({ error: String(error?.message ?? error), unusable });
   }
 };
