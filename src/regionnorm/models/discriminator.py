@@ -74,7 +74,8 @@ class MatchingDiscriminator(nn.Module):
     """A PatchGAN whose activations can be compared and whose steepness can be told.
 
     The convolutions of :class:`PatchDiscriminator` with a bias and without any norm: what keeps it
-    smooth is a penalty on its slopes.
+    smooth is a penalty on its slopes. Without norms the weights' scale at the start decides how
+    much of a picture's differences reaches the logits: He's keeps it.
 
     Args:
         in_channels: Channels of the input; 4 = RGB and mask.
@@ -88,6 +89,9 @@ class MatchingDiscriminator(nn.Module):
             nn.Conv2d(before, after, 4, stride=2 if index < 3 else 1, padding=1)
             for index, (before, after) in enumerate(pairwise(channels))
         )
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, a=0.2)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, picture: Tensor, *, slopes: bool = False) -> list[Tensor]:
         """Judge pictures, or tell how steep the judgement is.
@@ -110,7 +114,7 @@ class MatchingDiscriminator(nn.Module):
         return [_gradient_lengths(score, picture)]
 
     def _activations(self, x: Tensor) -> list[Tensor]:
-        activations = []
+        activations, x = [], 2 * x - 1  # around 0, as the weights expect it
         for index, layer in enumerate(self.layers):
             x = layer(x if index == 0 else F.leaky_relu(x, 0.2))
             activations.append(x)
