@@ -181,6 +181,19 @@ def test_a_tone_begins_without_a_step_at_the_holes_border(halvings: int) -> None
     assert np.abs(np.diff(middle[: side // 2])).max() < 0.08 / 2**halvings
 
 
+def test_a_pattern_is_not_darkened_by_what_is_painted_as_most_of_it() -> None:
+    hole = np.zeros((96, 96), bool)
+    hole[16:80, 16:80] = True
+    bricks = np.full((96, 96, 3), 0.4, np.float32)
+    bricks[::10], bricks[1::10], bricks[:, ::14] = 0.8, 0.8, 0.8  # light joints
+    painted = np.full((96, 96, 3), 0.4, np.float32)
+    assert np.abs(module._toned(painted, bricks[hole], hole, 2)).max() < 0.01
+    # A pattern that is darker as a whole is told.
+    tone = np.zeros((96, 96), np.float32)
+    tone[hole] = module._toned(painted + 0.08, bricks[hole], hole, 2)[:, 0]
+    assert 0.05 < tone[48, 48] < 0.09
+
+
 @pytest.mark.parametrize("place", ["corner", "all borders", "all but a corner", "lattice"])
 def test_holes_in_awkward_places(place: str) -> None:
     image = photo(60, 66)

@@ -58,6 +58,7 @@ _STAIRS = 3  # halvings after which the small copy's pixels show as stairs along
 _PAINTED = 0.3  # cost of keeping what is painted where seams are moved, on the coarsest level
 _KEEP = 0.15  # mismatch of colours beyond which a step between pieces stays
 _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is not followed
+_TONE_ALIKE = 0.1  # difference from the tone around beyond which a pixel hardly counts in it
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
@@ -280,22 +281,44 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
 
     ``filled`` and the result are float32 ``[N, 3]`` for the pixels of the hole, row by row.
     """
-    difference = np.zeros_like(pixels)
-    difference[hole] = pixels[hole] - filled
-    shapes, known = [], ~hole
-    for _ in range(halvings):
-        shapes.append(known.shape)
-        difference, known = halve(difference, known)
-    low = blur(difference, np.ones(known.shape, np.float32), _TONE_BLURS)
-    # Brightness alone: its colours would be a tinge that gravel, say, never has.
-    low[...] = low.mean(axis=2, keepdims=True)
+    # Brightness alone: colours would be a tinge that gravel, say, never has.
+    difference = np.zeros((*hole.shape, 1), np.float32)
+    difference[hole] = (pixels[hole] - filled).mean(axis=1, keepdims=True)
+    low = _tone(difference, np.ones_like(difference), halvings)
+    # What is painted has the brightness that most of a pattern has, as of bricks without their
+    # joints. So what a pattern has beside it must not count, or the tone would darken the bricks.
+    beside = difference - _finer(low, hole.shape)
+    weight = np.exp(-np.square(beside / np.float32(_TONE_ALIKE)))
+    weight[~hole] = 1
+    low = _tone(difference, weight, halvings)
     low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
     # At the border pieces meet what is known: a tone would show there as the hole's outline.
-    depth = depth_in(~known, _TONE_FADE + 1)[..., None]
+    inside = hole
+    for _ in range(halvings):
+        inside = ~coarser_hole(~inside)
+    depth = depth_in(inside, _TONE_FADE + 1)[..., None]
     low *= np.maximum(depth - 1, 0) / np.float32(_TONE_FADE)
-    for height, width in reversed(shapes):
-        low = enlarged(enlarged(low).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
-    return low[hole]
+    return _finer(low, hole.shape)[hole]
+
+
+def _tone(difference: Floats, weight: Floats, halvings: int) -> Floats:
+    """The weighted mean of ``[H, W, 1]`` around each pixel of a copy halved so often."""
+    both = np.concatenate([difference * weight, weight], axis=2)
+    whole = np.zeros(both.shape[:2], bool)
+    for _ in range(halvings):
+        both, whole = halve(both, whole)
+    share = both[..., 1]
+    return blur(both[..., :1] / np.maximum(share, 1e-4)[..., None], share, _TONE_BLURS)
+
+
+def _finer(values: Floats, shape: tuple[int, int]) -> Floats:
+    """``[h, w, 1]`` doubled until it has ``shape``, interpolated linearly."""
+    shapes = [shape]
+    while shapes[-1] != values.shape[:2]:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    for height, width in reversed(shapes[:-1]):
+        values = enlarged(enlarged(values).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
+    return values
 
 
 def _grained(pixels: Floats, filled: Floats, hole: Place) -> Floats:
