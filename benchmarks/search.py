@@ -84,7 +84,7 @@ GROUPS: dict[str, tuple[Settings, dict[str, Settings]]] = {
         {
             "default": {},
             "statistics of the photo": {
-                "options.stats": "sample",
+                "options.stats": "instance",
                 "options.track_running_stats": "false",
             },
             "no norm": {"model": "baseline-none"},
@@ -236,7 +236,11 @@ def processor_seconds(
     command += ["--out", str(folder), *(f"--set={key}={value}" for key, value in values.items())]
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.run(
+        command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    if run.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\nfailed:\n{run.stderr[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
