@@ -113,14 +113,13 @@ def make_cases(paths: Sequence[Path], count: int, folder: Path) -> list[tuple[st
 
 
 def zoomed(case: Case, fills: dict[str, Path], folder: Path) -> tuple[Case, dict[str, Path]]:
-    """The window with the most hole, of the case and of its fills, the original among them."""
+    """The window with the most hole, of the case and of its fills."""
     hole = case.hole()
     top, left = densest_window(hole)
     box = (left, top, min(left + ZOOM, hole.shape[1]), min(top + ZOOM, hole.shape[0]))
     photo = Image.fromarray(case.pixels()).crop(box)
     part = make_case(case.name, photo, hole[box[1] : box[3], box[0] : box[2]], folder / "cases")
-    shown = {"original": folder / "original"}
-    write_image(photo, shown["original"] / f"{case.name}.png")
+    shown = {}
     for name, source in fills.items():
         shown[name] = folder / name
         answer = Image.fromarray(case.filled(source / f"{case.name}.png")).crop(box)
@@ -167,12 +166,11 @@ def main() -> None:
             write_image(tensor_to_image(filled), fills[name] / f"{case.name}.png")
     report([kind for kind, _ in cases], values, list(found), seconds / len(cases))
     if arguments.blind:
-        judged = {name: fills[name] for name in (OURS, "biharmonic")}
         chosen = [case for _, case in cases]
-        if arguments.whole:
-            shown = {"original": _originals(chosen, arguments.out / "original"), **judged}
-        else:
-            pairs = [zoomed(case, judged, arguments.out / "zoom") for case in chosen]
+        shown = {"original": _originals(chosen, arguments.out / "original")}
+        shown |= {name: fills[name] for name in (OURS, "biharmonic")}
+        if not arguments.whole:
+            pairs = [zoomed(case, shown, arguments.out / "zoom") for case in chosen]
             chosen, shown = [case for case, _ in pairs], pairs[0][1]
         key = write_blind(chosen, shown, arguments.blind, arguments.seed, whole=arguments.whole)
         print(f"saved {arguments.blind}, the key is {key}")

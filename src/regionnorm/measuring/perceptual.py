@@ -247,7 +247,7 @@ class FrechetDistance:
         return float(self._metric.compute())
 
 
-def make_metrics(names: Iterable[str]) -> dict[str, PairMetric]:
+def make_metrics(names: Iterable[str], vgg: str | None = None) -> dict[str, PairMetric]:
     """Load what the named measures need.
 
     ``feature_distance`` and ``texture_distance`` share VGG-19, with weights from
@@ -256,13 +256,14 @@ def make_metrics(names: Iterable[str]) -> dict[str, PairMetric]:
 
     Args:
         names: Some of :data:`PERCEPTUAL_METRICS`.
+        vgg: A file of VGG-19 weights instead of those.
 
     Raises:
         ValueError: A name is not known.
         ImportError: A package is missing.
         OSError: Weights are missing.
     """
-    metrics, features = {}, cache(Features.load)
+    metrics, features = {}, cache(lambda: Features.load(vgg))
     for name in names:
         if name not in PERCEPTUAL_METRICS:
             known = ", ".join(PERCEPTUAL_METRICS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -31,12 +31,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        channels = [in_channels, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(pairwise(channels)):
-            stride = 2 if index < 3 else 1
-            layers += [_convolution(before, after, stride), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, _convolution(channels[-1], 1, 1))
+        for convolution in _patch_convolutions(in_channels, width, bias=False):
+            layers += [spectral_norm(convolution), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, image: Tensor) -> Tensor:
         """Images ``[B, in_channels, H, W]`` to logits ``[B, 1, h, w]``, above 0 = real."""
@@ -84,14 +82,12 @@ class MatchingDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 4, width: int = 64) -> None:
         super().__init__()
-        channels = [in_channels, width, 2 * width, 4 * width, 8 * width, 1]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(before, after, 4, stride=2 if index < 3 else 1, padding=1)
-            for index, (before, after) in enumerate(pairwise(channels))
-        )
-        for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight, a=0.2)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        convolutions = list(_patch_convolutions(in_channels, width, bias=True))
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, a=0.2)
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
+        self.layers = nn.ModuleList(convolutions)
 
     def forward(self, picture: Tensor, *, slopes: bool = False) -> list[Tensor]:
         """Judge pictures, or tell how steep the judgement is.
@@ -108,10 +104,8 @@ class MatchingDiscriminator(nn.Module):
         if not slopes:
             return self._activations(picture)
         # Inside ``forward`` for the same reason as in the critic below.
-        with torch.autocast(picture.device.type, enabled=False), torch.enable_grad():
-            picture = picture.detach().float().requires_grad_()
-            score = self._activations(picture)[-1].sum()
-        return [_gradient_lengths(score, picture)]
+        with torch.autocast(picture.device.type, enabled=False):
+            return [_slopes(lambda x: self._activations(x)[-1], picture)]
 
     def _activations(self, x: Tensor) -> list[Tensor]:
         activations, x = [], 2 * x - 1  # around 0, as the weights expect it
@@ -159,24 +153,25 @@ class WassersteinCritic(nn.Module):
                 return self._score(image.float())
             # Inside ``forward``, so that the wrappers of distributed and mixed-precision training
             # see one ordinary call.
-            with torch.enable_grad():
-                image = image.detach().float().requires_grad_()
-                score = self._score(image).sum()
-            return _gradient_lengths(score, image, mask)
+            return _slopes(self._score, image, mask)
 
     def _score(self, image: Tensor) -> Tensor:
         score: Tensor = self.score(self.layers(image).flatten(1))
         return score[:, 0]
 
 
-def _gradient_lengths(score: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
+def _slopes(score: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None = None) -> Tensor:
     """Length ``[B]`` of a score's gradient by each image, inside the mask; differentiable."""
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(score, image, create_graph=True)
-        inside = gradient if mask is None else gradient * mask
-        # The square root's own gradient is not finite at 0.
-        return (inside.square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
+        image = image.detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(image).sum(), image, create_graph=True)
+    inside = gradient if mask is None else gradient * mask
+    # The square root's own gradient is not finite at 0.
+    return (inside.square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
 
 
-def _convolution(before: int, after: int, stride: int) -> nn.Module:
-    return spectral_norm(nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False))
+def _patch_convolutions(in_channels: int, width: int, *, bias: bool) -> Iterator[nn.Conv2d]:
+    """One after the other, so that what is done to each draws its random numbers in between."""
+    channels = [in_channels, width, 2 * width, 4 * width, 8 * width, 1]
+    for index, (before, after) in enumerate(pairwise(channels)):
+        yield nn.Conv2d(before, after, 4, stride=2 if index < 3 else 1, padding=1, bias=bias)

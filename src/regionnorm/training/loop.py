@@ -25,7 +25,7 @@ from regionnorm.inspecting.activity import REGIONS_AT, REGIONS_IN, layer_activit
 from regionnorm.masks import evaluation_masks
 from regionnorm.measuring.evaluate import evaluate
 from regionnorm.measuring.metrics import METRICS
-from regionnorm.measuring.perceptual import FeatureDistance, Features, PairMetric, TextureDistance
+from regionnorm.measuring.perceptual import PairMetric, make_metrics
 from regionnorm.training.batches import Batches, mask_sampler
 from regionnorm.training.clock import Clock
 from regionnorm.training.compiler import compiler_problem, without_compiler_errors
@@ -169,7 +169,8 @@ class _Run:
         # Before the first step, so that missing weights are told at once.
         self.further: dict[str, PairMetric] = {}
         if judge is not None and self.chief:
-            self.further = _further_metrics(recipe)
+            of_vgg = [name for name in recipe.val_metrics if name not in METRICS]
+            self.further = make_metrics(of_vgg, recipe.losses.vgg)
         self.saved = self.logged = time.monotonic()
         self.logged_step = state.step
 
@@ -382,19 +383,6 @@ class _Run:
         output: Tensor = model.eval()(image.to(device), mask.to(device))
         model.train(training)
         return output.float().cpu()
-
-
-def _further_metrics(recipe: Recipe) -> dict[str, PairMetric]:
-    """What a validation measures by VGG-19, all with the same features."""
-    wanted = [name for name in recipe.val_metrics if name not in METRICS]
-    if not wanted:
-        return {}
-    features = Features.load(recipe.losses.vgg)
-    made: dict[str, PairMetric] = {
-        "feature_distance": FeatureDistance(features),
-        "texture_distance": TextureDistance(features),
-    }
-    return {name: made[name] for name in wanted}
 
 
 def _shared(source: ImageSource, judge: ImageSource | None) -> int:

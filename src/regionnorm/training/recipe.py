@@ -131,8 +131,8 @@ class Recipe:
     @property
     def val_metrics(self) -> tuple[str, ...]:
         """What a validation measures: what needs VGG only where the run uses it."""
-        used = {"feature_distance"} if self.losses.feature_distance > 0 else set()
-        return tuple(dict.fromkeys((*METRICS, *used, self.best_by)))
+        used = ["feature_distance"] if self.losses.feature_distance > 0 else []
+        return tuple(dict.fromkeys([*METRICS, *used, self.best_by]))
 
     @property
     def needs_features(self) -> bool:

@@ -284,31 +284,31 @@ def _toned(pixels: Floats, filled: Floats, hole: Place, halvings: int) -> Floats
     # Brightness alone: colours would be a tinge that gravel, say, never has.
     difference = np.zeros((*hole.shape, 1), np.float32)
     difference[hole] = (pixels[hole] - filled).mean(axis=1, keepdims=True)
-    low = _tone(difference, np.ones_like(difference), halvings)
+    low, _ = _tone(difference, np.ones_like(difference), ~hole, halvings)
     # What is painted has the brightness that most of a pattern has, as of bricks without their
     # joints. So what a pattern has beside it must not count, or the tone would darken the bricks.
     beside = difference - _finer(low, hole.shape)
     weight = np.exp(-np.square(beside / np.float32(_TONE_ALIKE)))
     weight[~hole] = 1
-    low = _tone(difference, weight, halvings)
+    low, known = _tone(difference, weight, ~hole, halvings)
     low *= np.exp(-np.square(low / np.float32(_TONE_KEEP)))
     # At the border pieces meet what is known: a tone would show there as the hole's outline.
-    inside = hole
-    for _ in range(halvings):
-        inside = ~coarser_hole(~inside)
-    depth = depth_in(inside, _TONE_FADE + 1)[..., None]
+    depth = depth_in(~known, _TONE_FADE + 1)[..., None]
     low *= np.maximum(depth - 1, 0) / np.float32(_TONE_FADE)
     return _finer(low, hole.shape)[hole]
 
 
-def _tone(difference: Floats, weight: Floats, halvings: int) -> Floats:
-    """The weighted mean of ``[H, W, 1]`` around each pixel of a copy halved so often."""
+def _tone(difference: Floats, weight: Floats, known: Place, halvings: int) -> tuple[Floats, Place]:
+    """The weighted mean of ``[H, W, 1]`` around each pixel of a copy halved so often.
+
+    And where that copy shows anything known.
+    """
     both = np.concatenate([difference * weight, weight], axis=2)
-    whole = np.zeros(both.shape[:2], bool)
     for _ in range(halvings):
-        both, whole = halve(both, whole)
+        both, known = halve(both, known)
     share = both[..., 1]
-    return blur(both[..., :1] / np.maximum(share, 1e-4)[..., None], share, _TONE_BLURS)
+    mean = both[..., :1] / np.maximum(share, 1e-4)[..., None]
+    return blur(mean, share, _TONE_BLURS), known
 
 
 def _finer(values: Floats, shape: tuple[int, int]) -> Floats:
