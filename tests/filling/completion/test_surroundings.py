@@ -70,3 +70,31 @@ def test_what_stands_nowhere_around_the_hole_costs_more(monkeypatch: pytest.Monk
     assert more[0, 6:14, 6:14].min() > 0.3
     assert more[1, :, :15].max() < 0.05
     assert more[0, :2, :2].max() < 0.05, "ground beside the thing is as good as any"
+
+
+@pytest.mark.parametrize("others", [0, 6])
+def test_what_stands_around_one_hole_is_strange_in_another(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    # Sky above, ground below, and a hole in each; small ones in the sky besides.
+    rng = np.random.default_rng(3)
+    pixels = rng.uniform(0.1, 0.2, (60, 100, 3)).astype(np.float32)
+    pixels[30:] += 0.7
+    hole = np.zeros((60, 100), bool)
+    hole[6:18, 10:30] = hole[40:52, 10:30] = True
+    for number in range(others):
+        hole[24:26, 2 + 5 * number : 4 + 5 * number] = True
+    busy, lines = np.zeros((60, 100, 2), np.float32), np.zeros((0, 3))
+    scene = structure.Scene(pixels, busy, hole, hole, 100, False, lines)
+    features = np.concatenate([scene.pixels, scene.busyness], axis=2)
+    offers = [structure._Shift(0, 50), structure._Shift(34, 50), structure._Shift(-34, 50)]
+    costs = {}
+    for weight in (0.0, 1.0):
+        monkeypatch.setattr(structure, "_STRANGE", weight)
+        costs[weight] = structure._offers(scene, features, offers)[1]
+    more = np.zeros((3, 60, 100), np.float32)
+    more[:, hole] = costs[1.0] - costs[0.0]
+    along, down, up = more
+    assert along[hole].max() < 0.1
+    assert down[6:18, 10:30].min() > 0.5, "ground in the sky"
+    assert up[40:52, 10:30].min() > 0.5, "sky in the ground"

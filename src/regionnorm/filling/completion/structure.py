@@ -33,7 +33,7 @@ Places = npt.NDArray[np.intp]
 # The ring around a hole.
 _RING = 4  # pixels
 _ARCS = 8
-_MOST_PARTS = 4  # separate holes of a window whose rings are matched, the largest ones
+_MOST_PARTS = 4  # separate holes of a window that are looked at one by one, the largest ones
 _MOST_RING, _MOST_PLANE_RING = 800, 300  # pixels of a ring that are compared
 _MOST_DIFFERENCE = 0.8  # what a pixel without a partner counts
 _WHOLE_PEAKS, _ARC_PEAKS = 16, 8
@@ -60,7 +60,7 @@ _TEXTURE = 0.1  # weight of what its busyness differs by from what is expected t
 _LEAST_BUSY = 0.02
 _STRANGE = 1.0  # weight of what it differs by from what is like it around the hole
 _MOST_STRANGE = 1.0
-_AROUND, _MOST_AROUND = 6, 400  # pixels from the hole that count, and how many of them
+_AROUND, _MOST_AROUND = 6, 400  # pixels from the hole that count, and how many in all parts
 _ALIKE = 0.05  # share of those that has to be like it
 _STRANGE_BUSY = 2.0  # weight of busyness beside colour
 _NETWORK, _BLURRED = 1.0, 2.0  # cost of the network's fill, and of what it is too smooth by
@@ -291,7 +291,7 @@ class _Prices:
         self.busy_there = blur(further, self.all, _BLURS)[rows, columns]
         self.calm = _LEAST_BUSY + self.busy_there.sum(axis=1)
         self.border = _Border(features, scene.hole, scene.place)
-        self.strange = _strange(scene, self.low, self.busy)
+        self.strange, self.part = _strange(scene, self.low, self.busy)
 
     def of_painted(self) -> Floats:
         """What is painted in the hole: dear where it is smoother than the surroundings are."""
@@ -313,6 +313,7 @@ class _Prices:
             self.low,
             self.busy,
             self.strange,
+            self.part,
             rows,
             columns,
             self.expected,
@@ -328,6 +329,7 @@ def _add_looks(
     low: Any,
     busy: Any,
     strange: Any,
+    part: Any,
     rows: Any,
     columns: Any,
     expected: Any,
@@ -347,16 +349,30 @@ def _add_looks(
         unexpected = min(np.sqrt(square), np.float32(_MOST_UNEXPECTED))
         cost[number] += np.float32(_EXPECTED) * unexpected
         cost[number] += np.float32(_TEXTURE) * min(texture / calm[number], np.float32(1))
-        cost[number] += strange[row, column]
+        cost[number] += strange[part[number], row, column]
 
 
-def _strange(scene: Scene, low: Floats, busy: Floats) -> Floats:
-    """What each known pixel costs because little around the hole is like it, ``[H, W]``."""
+def _strange(scene: Scene, low: Floats, busy: Floats) -> tuple[Floats, Integers]:
+    """What each known pixel costs because little around a part of the hole is like it.
+
+    What stands around one of two holes is no reason to copy its like into the other.
+
+    Returns:
+        ``[P, H, W]`` for each part, and which part each of the hole's N pixels belongs to.
+    """
     looks = np.concatenate([low, np.float32(_STRANGE_BUSY) * busy], axis=2)
-    around = _ring(scene.place, scene.hole, _AROUND, _MOST_AROUND)
-    cost = strangeness(looks, ~scene.hole, around, _ALIKE, _MOST_STRANGE)
+    parts = _largest_parts(scene.place, _MOST_PARTS)
+    rest = scene.place & ~np.any(parts, axis=0)
+    if rest.any():
+        parts.append(rest)
+    cost = np.empty((len(parts), *scene.hole.shape), np.float32)
+    part_at = np.zeros(scene.hole.shape, np.int32)
+    for number, part in enumerate(parts):
+        part_at[part] = number
+        around = _ring(part, scene.hole, _AROUND, _MOST_AROUND // len(parts))
+        cost[number] = strangeness(looks, ~scene.hole, around, _ALIKE, _MOST_STRANGE)
     cost *= np.float32(_STRANGE)
-    return cost
+    return cost, part_at[scene.place]
 
 
 class _Border:
