@@ -1,4 +1,4 @@
-"""Thin holes filled: scratches, writing and wires, by the network, Navier-Stokes and biharmonic.
+"""Thin holes filled: scratches, writing and wires, as they come and by the network alone.
 
     python benchmarks/bench_thin.py
     python benchmarks/bench_thin.py --data photos/ --model weights.safetensors
@@ -6,7 +6,7 @@
 
 Holes cover at most a tenth of a photo of any folder (by default scikit-image's): scratches as the
 package draws them, the letters of ``bench_text.py`` with two pixels around, and wires that hang
-between two sides. The hole is all that a filler knows. PSNR is of the whole photo, known pixels
+between two sides. Navier-Stokes and biharmonic are filled beside. The hole is all that a filler knows. PSNR is of the whole photo, known pixels
 being the photo's own; differences are by photo, with 95 % intervals. ``--blind`` writes a picture
 a case for a judge: the place of the hole, enlarged and marked, and under shuffled letters the
 original among the fills; the key lies beside. With ``--whole`` whole pictures at their own size
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ from regionnorm.measuring.report import bootstrap_means
 
 Filler = Callable[[Tensor, Tensor], Tensor]
 KINDS = ("scratches", "writing", "wires")
-OURS = "network"
+OURS = "regionnorm"
 LARGEST = 0.1  # share of the photo that is hole
 MARGIN = 2  # pixels around letters: what softening and compression leave of them
 ZOOM = 96  # pixels of the window that a judge sees
@@ -84,15 +85,15 @@ def _wires(size: tuple[int, int], rng: np.random.Generator) -> Hole:
 
 
 def fillers(model: str | None) -> dict[str, Filler]:
-    """The package's network alone, and what needs no network."""
-    inpainter = rn.Inpainter(model, method="network")
+    """What comes of the package, its network alone, and what needs no network."""
+    inpainter = rn.Inpainter(model)
 
-    def network(image: Tensor, mask: Tensor) -> Tensor:
-        filled = inpainter(tensor_to_image(image), Image.fromarray(_hole_of(mask)))
-        return image_to_tensor(filled)
+    def ours(image: Tensor, mask: Tensor, method: str = "auto") -> Tensor:
+        hole = Image.fromarray(_hole_of(mask))
+        return image_to_tensor(inpainter(tensor_to_image(image), hole, method=method))
 
     others = {name: classical_filler(name) for name in ("ns", "biharmonic")}
-    return {OURS: network, **others}
+    return {OURS: ours, "network": partial(ours, method="network"), **others}
 
 
 def _hole_of(mask: Tensor) -> npt.NDArray[np.bool_]:

@@ -393,12 +393,19 @@ def test_wide_holes_are_completed_for_loaded_weights_and_not_for_a_module_of_one
     assert np.array_equal(after[~hole], before[~hole])
 
 
-def test_narrow_holes_are_the_networks(tmp_path: Path, make_photo: Maker) -> None:
+def test_narrow_holes_are_the_networks_with_detail_and_do_not_vary(
+    tmp_path: Path, make_photo: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_weights(create_model("rn", width=4, blocks=1), tmp_path / "small.safetensors")
     photo, hole = make_photo(96, 72), np.zeros((72, 96), bool)
     hole[20:40, 10:80] = True
     inpainter = Inpainter(tmp_path / "small.safetensors", device="cpu")
-    alone = inpainter(photo, hole, method="network")
+    alone, fill = inpainter(photo, hole, method="network"), inpainter(photo, hole)
+    assert fill.tobytes() != alone.tobytes()
+    assert fill.tobytes() == inpainter(photo, hole, variant=1).tobytes()
+    assert not inpainter.varies(hole)
+    assert Inpainter(method="exemplar").varies(hole)
+    monkeypatch.setattr(complete, "_DETAIL", 0)
     assert inpainter(photo, hole).tobytes() == alone.tobytes()
 
 

@@ -67,8 +67,8 @@ HardMask = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="network, exemplar (pieces of the same photo, no network) or auto: the network in "
-        "narrow holes, both in wide ones."
+        help="network, exemplar (pieces of the same photo, no network) or auto: both, in "
+        "narrow holes the network with the photo's fine detail."
     ),
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default the faster.")]

@@ -56,8 +56,9 @@ class Inpainter:
             fill and the hole's border fades; 0 leaves the network's colours as they are.
         method: ``"network"``: the network alone. ``"exemplar"``: pieces of the same photo alone
             (:func:`regionnorm.filling.completion.complete`); no weights are loaded. ``"auto"``:
-            both, the network in narrow holes and the two joined in wide ones; the network alone
-            where numba is not installed, and for a module of your own, whose fills are yours.
+            both, in narrow holes the network with fine detail of the photo, in wide ones the two
+            joined; the network alone where numba is not installed, and for a module of your own,
+            whose fills are yours.
         variant: 0 is the fill; 1, 2 and so on are others, where pieces of the photo are used.
 
     Example:
@@ -191,7 +192,7 @@ class Inpainter:
             ValueError: As for a call.
         """
         _check(photo, hole)
-        method = self._method(method, hole)
+        method = self._method(method)
         strategy = self.strategy if strategy is None else strategy
         feather = self.feather if feather is None else _checked_feather(feather)
         check_strategy(strategy)
@@ -211,7 +212,7 @@ class Inpainter:
                 hidden=hidden,
             )
         if method != "network":
-            # Here, because numba takes long to import, and most holes do not need it.
+            # Here, because numba takes long to import, and not everyone has it.
             from regionnorm.filling.completion.complete import complete
 
             seed = self.variant if variant is None else _checked_variant(variant)
@@ -223,10 +224,11 @@ class Inpainter:
 
     def varies(self, hole: npt.NDArray[np.bool_]) -> bool:
         """Whether variants of the fill of this hole, bool ``[H, W]``, can differ at all."""
-        return self._method(None, hole) != "network"
+        method = self._method(None)
+        return method == "exemplar" or (method == "auto" and bool(wide_holes(hole).any()))
 
     def warm_up(self) -> threading.Thread:
-        """Compile what wide holes need in a thread, once on each machine: some 15 seconds.
+        """Compile what a fill needs besides the network in a thread, once on each machine: some 15 seconds.
 
         A fill that is asked for meanwhile waits for it. Where this inpainter fills by its network
         alone there is nothing to do.
@@ -245,10 +247,10 @@ class Inpainter:
 
         warm_up()
 
-    def _method(self, method: str | None, hole: npt.NDArray[np.bool_]) -> str:
-        """What to do for a photo, of what was asked for and what there is."""
+    def _method(self, method: str | None) -> str:
+        """What to do, of what was asked for and what there is."""
         method = self.method if method is None else check_method(method)
-        if method == "auto" and (self._own or not wide_holes(hole).any() or not numba_works()):
+        if method == "auto" and (self._own or not numba_works()):
             method = "network"
         if self.model is None and method != "exemplar":
             raise ValueError(

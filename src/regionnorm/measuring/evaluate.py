@@ -197,7 +197,7 @@ def resolve_model(
     Args:
         spec: ``"telea"``, ``"ns"`` or ``"biharmonic"``; ``"default"`` or another name of packaged
             weights; a weights file, a training run's folder, or a hub repository. With
-            ``"+completion"`` at its end, wide holes are completed with pieces of the photo, as in
+            ``"+completion"`` at its end, holes are completed with pieces of the photo, as in
             ``regionnorm inpaint``; ``"exemplar"`` takes nothing but those.
         device: Where a network runs; None chooses.
         jobs: Threads of a classical filler.
@@ -235,7 +235,7 @@ def resolve_model(
 
 
 def _completed(filler: Filler | None) -> Filler:
-    """Pieces of the photo in wide holes, joined with a filler's fills if there is one."""
+    """Pieces of the photo, joined with a filler's fills if there is one."""
     require("numba", extra="fast")
     from regionnorm.filling.completion.complete import complete
 

@@ -1,1 +1,1 @@
-"""Fill wide holes with pieces of the same photo: offsets, graph cut, PatchMatch, blending."""
+"""Fill holes with pieces of the same photo: offsets, graph cut, PatchMatch, blending, detail."""

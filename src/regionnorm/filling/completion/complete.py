@@ -3,8 +3,8 @@
 On a small copy of the photo a graph cut decides what goes where (:mod:`.structure`); the map of
 shifts is refined level by level up to the photo (:mod:`.refine`); a correction takes away steps
 of brightness between pieces (:mod:`.blend`). Narrow holes stay the network's, which is better
-there. NumPy and numba are all that is needed; one thread does the work, so that the same seed
-gives the same bytes everywhere.
+there, but for fine detail (:mod:`.detail`). NumPy and numba are all that is needed; one thread
+does the work, so that the same seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.atlas import Atlas, View, make_atlas
 from regionnorm.filling.completion.blend import correction
+from regionnorm.filling.completion.detail import lookalike, with_detail
 from regionnorm.filling.completion.pyramid import (
     blur,
     busyness,
@@ -62,7 +63,8 @@ _TONE_ALIKE = 0.1  # difference from the tone around beyond which a pixel hardly
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
-_GRAIN, _GRAIN_BLURS = 0.4, 8  # share of the pieces' detail that such photos take, and how fine
+_GRAIN = 0.4  # share of the pieces' fine detail that such photos take
+_DETAIL = 0.5  # share of the fine detail of what looks alike that narrow holes take
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -116,35 +118,69 @@ def complete(
     low, high = _range(known)
     small = painted is not None and len(known) < _SMALL
     del known
+    canvas = _Canvas(result, hidden & ~mask, low, high)
     wide = mask
+    _announce_compiling()
     if painted is not None:
         inside = painted[mask]
         result[mask] = _greyed(inside) if grey else inside
         wide = wide_holes(mask)
-    if wide.any():
-        _announce_compiling()
+        _detail_narrow(canvas, mask, mask & ~wide)
     # What the network filled counts as known beside the wide holes.
-    no_source = wide | hidden
+    no_source = wide | canvas.veiled
     for group, near in hole_groups(wide):
         hole, window = _with_known(group, near, no_source)
-        part = result[window.slices]
-        veiled = hidden[window.slices] & ~mask[window.slices]
-        unknown = wide[window.slices] | veiled
-        levels = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-        scale = np.float32(1 / ((high - low) * levels))
-        pixels = part.astype(np.float32)
-        pixels *= scale
-        pixels -= np.float32(low * levels) * scale
-        pixels[veiled if painted is not None else unknown] = 0  # NaN, perhaps
-        if veiled.any():
-            pixels[veiled] = continued(pixels, ~veiled)[veiled]
+        unknown = no_source[window.slices]
+        pixels = canvas.read(window, unread=None if painted is not None else unknown)
         filled = _completed(pixels, unknown, painted is not None, seed)
         if small:
-            filled = _grained(pixels, filled, unknown)
-        filled = filled[hole[unknown]]
-        filled = (filled / scale + np.float32(low * levels)).clip(0, levels)
-        part[hole] = np.rint(filled) if image.dtype.kind == "u" else filled
+            filled = with_detail(pixels, filled, unknown, _GRAIN)
+        canvas.write(window, hole, filled[hole[unknown]])
     return result
+
+
+def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:
+    """Add detail to what is painted in narrow holes."""
+    no_source = mask | canvas.veiled
+    for group, near in hole_groups(narrow):
+        hole, window = _with_known(group, near, no_source)
+        pixels = canvas.read(window)
+        alike = lookalike(pixels, no_source[window.slices], hole)
+        canvas.write(window, hole, with_detail(pixels, alike, hole, _DETAIL))
+
+
+class _Canvas:
+    """A photo that is filled window by window; what is read fills [0, 1] about.
+
+    Args:
+        photo: ``[H, W, 3]``, written into.
+        veiled: bool ``[H, W]``, pixels whose colour means nothing.
+        low: Of the photo's levels in [0, 1], the darkest.
+        high: The brightest.
+    """
+
+    def __init__(self, photo: Pixels, veiled: Place, low: float, high: float) -> None:
+        self.photo, self.veiled = photo, veiled
+        levels = np.iinfo(photo.dtype).max if photo.dtype.kind == "u" else 1
+        self.scale = np.float32(1 / ((high - low) * levels))
+        self.low, self.levels = np.float32(low * levels), levels
+
+    def read(self, window: Window, unread: Place | None = None) -> Floats:
+        """The window's pixels, float32 ``[h, w, 3]``; 0 where they are not to be read."""
+        pixels = self.photo[window.slices].astype(np.float32)
+        pixels *= self.scale
+        pixels -= self.low * self.scale
+        veiled = self.veiled[window.slices]
+        pixels[veiled if unread is None else unread] = 0  # NaN, perhaps
+        if veiled.any():
+            pixels[veiled] = continued(pixels, ~veiled)[veiled]
+        return pixels
+
+    def write(self, window: Window, hole: Place, filled: Floats) -> None:
+        """Write the pixels ``[N, 3]`` of a hole of the window."""
+        filled = (filled / self.scale + self.low).clip(0, self.levels)
+        whole = self.photo.dtype.kind == "u"
+        self.photo[window.slices][hole] = np.rint(filled) if whole else filled
 
 
 def warm_up() -> None:
@@ -156,6 +192,8 @@ def warm_up() -> None:
     mask = np.zeros((96, 96), bool)
     mask[30:66, 30:66] = True
     complete(photo, mask)
+    mask[40:] = False
+    complete(photo, mask, network=photo)  # which is too narrow for more than detail
     # Only large photos come to this.
     down, right = np.zeros(mask.shape, np.int32), np.where(mask, np.int32(-36), np.int32(0))
     right[:, 48:] *= -1
@@ -164,9 +202,9 @@ def warm_up() -> None:
 
 @cache
 def _announce_compiling() -> None:
-    """Say once why the first wide hole on a machine takes so long."""
+    """Say once why the first hole on a machine takes so long."""
     if not is_compiled():
-        _log.warning("compiling what fills wide holes for this processor, once: some 15 seconds")
+        _log.warning("compiling what fills holes for this processor, once: some 15 seconds")
 
 
 def _check(image: Pixels, mask: Place, network: Pixels | None, method: str, seed: int) -> None:
@@ -319,18 +357,6 @@ def _finer(values: Floats, shape: tuple[int, int]) -> Floats:
     for height, width in reversed(shapes[:-1]):
         values = enlarged(enlarged(values).swapaxes(0, 1)).swapaxes(0, 1)[:height, :width]
     return values
-
-
-def _grained(pixels: Floats, filled: Floats, hole: Place) -> Floats:
-    """What is painted, with a share of the fine detail of a collage.
-
-    ``filled`` and the result are float32 ``[N, 3]`` for the pixels of the hole, row by row.
-    """
-    difference = np.zeros_like(pixels)
-    difference[hole] = filled - pixels[hole]
-    low = blur(difference, np.ones(hole.shape, np.float32), _GRAIN_BLURS)
-    grained: Floats = pixels[hole] + np.float32(_GRAIN) * (difference - low)[hole]
-    return grained
 
 
 def _vanishing_lines(levels: list[Atlas], width: int) -> npt.NDArray[np.float64]:

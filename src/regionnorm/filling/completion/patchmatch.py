@@ -23,6 +23,7 @@ __all__ = [
     "improve",
     "measure",
     "padded_rows",
+    "patches_at",
     "repeat_edges",
     "vote",
 ]
@@ -51,6 +52,14 @@ class Patches(NamedTuple):
     columns: Integers
     number_at: Integers
     sources: npt.NDArray[np.bool_]
+
+
+def patches_at(place: npt.NDArray[np.bool_], sources: npt.NDArray[np.bool_]) -> Patches:
+    """The patches that are centred at a place's pixels, row by row."""
+    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(place))
+    number_at = np.full(place.shape, -1, np.int32)
+    number_at[place] = np.arange(len(rows), dtype=np.int32)
+    return Patches(rows, columns, number_at, sources)
 
 
 class Field(NamedTuple):

@@ -19,7 +19,7 @@ from regionnorm.filling.completion.structure import source_centres
 from regionnorm.masks.regions import bounding_window, dilate_square
 from regionnorm.stopping import stop_if_asked
 
-__all__ = ["copied", "doubled", "faded", "refine"]
+__all__ = ["copied", "doubled", "faded", "refine", "trust_in", "typical_cost"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -154,16 +154,10 @@ def refine(
         return
     near = dilate_square(place, patchmatch.RADIUS)
     near &= ~hole | (down != 0) | (right != 0)
-    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
-    number_at = np.full(hole.shape, -1, np.int32)
-    number_at[near] = np.arange(len(rows), dtype=np.int32)
-    patches = patchmatch.Patches(rows, columns, number_at, sources)
+    patches = patchmatch.patches_at(near, sources)
     # Patches centred outside the hole have no offset yet; the first scans bring them some.
-    field = patchmatch.Field(down[near], right[near], np.zeros(len(rows), np.float32))
-    around = bounding_window(filled).grow(1, *hole.shape).slices
-    depth = depth_in(filled[around], _DEEPEST)
-    trust = np.ones(len(rows), np.float32)
-    trust[filled[near]] = np.float32(_TRUST) ** -depth[near[around] & filled[around]]
+    field = patchmatch.Field(down[near], right[near], np.zeros(len(patches.rows), np.float32))
+    trust = trust_in(near, filled)
     source = pixels.reshape(len(pixels), -1)
     # One array for both: large photos are tens of megabytes.
     flat, current = patchmatch.padded_rows(pixels)
@@ -173,7 +167,7 @@ def refine(
         patchmatch.repeat_edges(flat)
         patchmatch.measure(flat, source, patches, field)
         patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)
-        scale = np.float32(_typical(field.costs))
+        scale = np.float32(typical_cost(field.costs))
         best_only = sharp and turn == _ROUNDS - 1
         patchmatch.vote(
             pixels, place, hole, patches, field, trust, scale, best_only, current, down, right
@@ -189,6 +183,20 @@ def _seams(hole: Place, down: Integers, right: Integers) -> Place:
     return seams
 
 
-def _typical(costs: Floats) -> float:
+def trust_in(near: Place, hole: Place) -> Floats:
+    """What the vote of each patch centred at ``near`` weighs: less, the deeper in the hole it is.
+
+    Returns:
+        float32 ``[T]``, for the pixels of ``near``, bool ``[H, W]``, row by row.
+    """
+    around = bounding_window(hole).grow(1, *hole.shape).slices
+    depth = depth_in(hole[around], _DEEPEST)
+    trust = np.ones(np.count_nonzero(near), np.float32)
+    trust[hole[near]] = np.float32(_TRUST) ** -depth[near[around] & hole[around]]
+    return trust
+
+
+def typical_cost(costs: Floats) -> float:
+    """Of the matches that there are, the cost that three quarters of them stay below."""
     good = costs[costs < patchmatch.NO_MATCH]
     return max(float(np.percentile(good, 75)), 1e-4) if len(good) else 1.0

@@ -231,13 +231,11 @@ def _repeated_offsets(scene: Scene, seed: int) -> Integers:
     places = np.argwhere(sources).astype(np.int32)
     side = max(int(np.ptp(axis)) for axis in np.nonzero(scene.place)) + 1
     near = sources & dilate_square(scene.place, max(_NEAR, side // 2))
-    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
+    patches = patchmatch.patches_at(near, sources)
+    rows, columns = patches.rows, patches.columns
     if len(places) < _LEAST_SOURCES or len(rows) == 0:
         return np.zeros((0, 2), np.int32)
     start = places[np.random.default_rng(seed).integers(len(places), size=len(rows))]
-    number_at = np.full(hole.shape, -1, np.int32)
-    number_at[near] = np.arange(len(rows), dtype=np.int32)
-    patches = patchmatch.Patches(rows, columns, number_at, sources)
     costs = np.zeros(len(rows), np.float32)
     field = patchmatch.Field(start[:, 0] - rows, start[:, 1] - columns, costs)
     flat, _ = patchmatch.padded_rows(scene.pixels)

@@ -1,0 +1,116 @@
+"""Fine detail for what a network paints: from places of the photo that look like it.
+
+A network's fill of a scratch or of letters has the colours and edges that belong there, and is
+softer than what is around it. So it is the guide of a search nearby: patches of the photo that are
+most like it, known or painted, lend it what they have of detail. Where they fit, errors become
+smaller as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from regionnorm.filling.completion import patchmatch
+from regionnorm.filling.completion._compiled import jit
+from regionnorm.filling.completion.pyramid import blur
+from regionnorm.filling.completion.refine import trust_in, typical_cost
+from regionnorm.filling.completion.structure import source_centres
+from regionnorm.masks.regions import dilate_square
+from regionnorm.stopping import stop_if_asked
+
+__all__ = ["lookalike", "with_detail"]
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+Place = npt.NDArray[np.bool_]
+
+_BLURS = 8  # what remains after them is no detail
+_SCANS, _REACH = 2, 96  # of one of the searches that start afar, and pixels from where on
+_SEARCHES = 3
+_FURTHER = 4  # pixels: where the search around what was found begins
+_APART = 2  # pixels to a match, at least
+_FURTHEST = 128  # pixels to the first match that is tried
+
+
+def with_detail(pixels: Floats, filled: Floats, hole: Place, share: float) -> Floats:
+    """What is painted, with a share of the fine detail of another fill.
+
+    Args:
+        pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
+        filled: float32 ``[N, 3]``: the other fill of the hole's pixels, row by row.
+        hole: bool ``[H, W]``.
+        share: How much, in [0, 1].
+
+    Returns:
+        float32 ``[N, 3]``.
+    """
+    difference = np.zeros_like(pixels)
+    difference[hole] = filled - pixels[hole]
+    low = blur(difference, np.ones(hole.shape, np.float32), _BLURS)
+    detailed: Floats = pixels[hole] + np.float32(share) * (difference - low)[hole]
+    return detailed
+
+
+def lookalike(pixels: Floats, hole: Place, place: Place) -> Floats:
+    """Known pixels in place of painted ones, from where the photo looks as what is painted does.
+
+    Args:
+        pixels: float32 ``[H, W, 3]``; in the hole, the picture that is painted there.
+        hole: bool ``[H, W]``: what nobody may copy.
+        place: bool ``[H, W]``: the part of it that is wanted.
+
+    Returns:
+        float32 ``[N, 3]`` for the pixels of ``place``, row by row; what is painted where the photo
+        has no patch that is wholly known.
+    """
+    sources = source_centres(hole)
+    if not sources.any():
+        return pixels[place]
+    near = dilate_square(place, patchmatch.RADIUS)
+    patches = patchmatch.patches_at(near, sources)
+    down, right = _nearest(patches.rows, patches.columns, sources, _FURTHEST)
+    field = patchmatch.Field(down, right, np.zeros(len(patches.rows), np.float32))
+    trust = trust_in(near, place)
+    source = pixels.reshape(len(pixels), -1)
+    flat, current = patchmatch.padded_rows(pixels)
+    down, right = (np.zeros(hole.shape, np.int32) for _ in range(2))
+    for turn in range(_SEARCHES + 1):
+        stop_if_asked()
+        last = turn == _SEARCHES
+        reach = _FURTHER if last else _REACH
+        patchmatch.repeat_edges(flat)
+        patchmatch.measure(flat, source, patches, field)
+        patchmatch.improve(flat, source, patches, field, _SCANS, reach, _APART, turn)
+        if turn < _SEARCHES - 1:
+            continue
+        # Once as a mean, which the last search is guided by, and once sharp.
+        scale = np.float32(typical_cost(field.costs))
+        patchmatch.vote(
+            pixels, place, hole, patches, field, trust, scale, last, current, down, right
+        )
+    return np.ascontiguousarray(current[place])
+
+
+@jit
+def _nearest(rows: Any, columns: Any, sources: Any, furthest: Any) -> Any:
+    """Offsets from pixels to a place near by where there is a source; 0 where none is."""
+    height, width = sources.shape
+    down, right = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
+    for number in range(len(rows)):
+        row, column = rows[number], columns[number]
+        found = sources[row, column]
+        reach = 0
+        while not found and reach < furthest:
+            reach += 1
+            for step in range(-reach, reach + 1):
+                for side in range(4):
+                    far = -reach if side % 2 == 0 else reach
+                    to_down, to_right = (far, step) if side < 2 else (step, far)
+                    i, j = row + to_down, column + to_right
+                    if found or not (0 <= i < height and 0 <= j < width) or not sources[i, j]:
+                        continue
+                    down[number], right[number], found = to_down, to_right, True
+    return down, right
