@@ -6,11 +6,11 @@
 
 Holes cover at most a tenth of a photo of any folder (by default scikit-image's): scratches as the
 package draws them, the letters of ``bench_text.py`` with two pixels around, and wires that hang
-between two sides. Navier-Stokes and biharmonic are filled beside. The hole is all that a filler knows. PSNR is of the whole photo, known pixels
-being the photo's own; differences are by photo, with 95 % intervals. ``--blind`` writes a picture
-a case for a judge: the place of the hole, enlarged and marked, and under shuffled letters the
-original among the fills; the key lies beside. With ``--whole`` whole pictures at their own size
-instead, and nothing marked.
+between two sides. Navier-Stokes and biharmonic fill the same. The hole is all that a filler knows.
+PSNR is of the whole photo, known pixels being the photo's own; differences are by photo, with
+95 % intervals. ``--blind`` writes a picture a case for a judge: the place of the hole, enlarged and
+marked, and under shuffled letters the original among the fills; the key lies beside. With
+``--whole`` whole pictures at their own size instead, and nothing marked.
 """
 
 from __future__ import annotations

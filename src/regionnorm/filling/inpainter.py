@@ -228,7 +228,7 @@ class Inpainter:
         return method == "exemplar" or (method == "auto" and bool(wide_holes(hole).any()))
 
     def warm_up(self) -> threading.Thread:
-        """Compile what a fill needs besides the network in a thread, once on each machine: some 15 seconds.
+        """Compile in a thread what adds pieces of the photo, once on each machine: some 15 seconds.
 
         A fill that is asked for meanwhile waits for it. Where this inpainter fills by its network
         alone there is nothing to do.
