@@ -9,6 +9,7 @@ from scipy import ndimage
 
 pytest.importorskip("numba")
 
+from regionnorm.filling.completion import complete as module
 from regionnorm.filling.completion import detail
 from regionnorm.filling.completion.complete import complete
 from regionnorm.filling.completion.detail import lookalike, with_detail
@@ -106,6 +107,19 @@ def test_narrow_holes_come_nearer_to_the_photo_and_keep_the_networks_colours(dty
     assert np.std(error) < 0.7 * np.std(before)
     assert error.mean() == pytest.approx(before.mean(), abs=0.02)
     assert np.array_equal(filled, complete(image, hole, network=network, seed=3))
+
+
+def test_detail_by_tiles_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = stripes()
+    hole, painted = scratched(photo)
+    whole = complete(photo, hole, network=painted)
+    monkeypatch.setattr(module, "_TILE", 17)
+    monkeypatch.setattr(module, "_NEAR", 30)
+    tiled = complete(photo, hole, network=painted)
+    assert np.array_equal(tiled[~hole], photo[~hole])
+    errors = [np.std((filled - photo)[hole]) for filled in (tiled, whole, painted)]
+    assert errors[0] < 1.2 * errors[1] < errors[2]
+    assert np.abs(tiled - whole).mean() < 0.02
 
 
 def test_hidden_pixels_lend_no_detail() -> None:

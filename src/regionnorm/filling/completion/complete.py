@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -65,6 +66,7 @@ _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
 _GRAIN = 0.4  # share of the pieces' fine detail that such photos take
 _DETAIL = 0.5  # share of the fine detail of what looks alike that narrow holes take
+_TILE, _NEAR, _BEYOND = 512, 96, 16  # pixels of a tile, around it, and of those filled as well
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
 
@@ -140,13 +142,34 @@ def complete(
 
 
 def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:
-    """Add detail to what is painted in narrow holes."""
+    """Add detail to what is painted in narrow holes, tile by tile: they may be anywhere."""
     no_source = mask | canvas.veiled
-    for group, near in hole_groups(narrow):
-        hole, window = _with_known(group, near, no_source)
+    for tile in _tiles(*mask.shape):
+        if not narrow[tile.slices].any():
+            continue
+        window = tile.grow(_NEAR, *mask.shape)
+        place, wanted = (
+            _within(window, part, narrow) for part in (tile.grow(_BEYOND, *mask.shape), tile)
+        )
         pixels = canvas.read(window)
-        alike = lookalike(pixels, no_source[window.slices], hole)
-        canvas.write(window, hole, with_detail(pixels, alike, hole, _DETAIL))
+        alike = lookalike(pixels, no_source[window.slices], place)
+        filled = with_detail(pixels, alike, place, _DETAIL)
+        canvas.write(window, wanted, filled[wanted[place]])
+
+
+def _tiles(height: int, width: int) -> Iterator[Window]:
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            yield Window(top, left, min(top + _TILE, height), min(left + _TILE, width))
+
+
+def _within(window: Window, part: Window, place: Place) -> Place:
+    """A place in a part of a window, bool of the window's size."""
+    found = np.zeros((window.height, window.width), bool)
+    rows = slice(part.top - window.top, part.bottom - window.top)
+    columns = slice(part.left - window.left, part.right - window.left)
+    found[rows, columns] = place[part.slices]
+    return found
 
 
 class _Canvas:

@@ -28,9 +28,8 @@ Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
 
 _BLURS = 8  # what remains after them is no detail
-_SCANS, _REACH = 2, 96  # of one of the searches that start afar, and pixels from where on
-_SEARCHES = 3
-_FURTHER = 4  # pixels: where the search around what was found begins
+_SCANS = 2
+_REACHES = (48, 4)  # pixels: where the first and the second search begin
 _APART = 2  # pixels to a match, at least
 _FURTHEST = 128  # pixels to the first match that is tried
 
@@ -77,19 +76,15 @@ def lookalike(pixels: Floats, hole: Place, place: Place) -> Floats:
     source = pixels.reshape(len(pixels), -1)
     flat, current = patchmatch.padded_rows(pixels)
     down, right = (np.zeros(hole.shape, np.int32) for _ in range(2))
-    for turn in range(_SEARCHES + 1):
+    for turn, reach in enumerate(_REACHES):
         stop_if_asked()
-        last = turn == _SEARCHES
-        reach = _FURTHER if last else _REACH
         patchmatch.repeat_edges(flat)
         patchmatch.measure(flat, source, patches, field)
         patchmatch.improve(flat, source, patches, field, _SCANS, reach, _APART, turn)
-        if turn < _SEARCHES - 1:
-            continue
-        # Once as a mean, which the last search is guided by, and once sharp.
-        scale = np.float32(typical_cost(field.costs))
+        # A mean, by which the second search is guided, and then what is sharp.
+        scale, sharp = np.float32(typical_cost(field.costs)), turn > 0
         patchmatch.vote(
-            pixels, place, hole, patches, field, trust, scale, last, current, down, right
+            pixels, place, hole, patches, field, trust, scale, sharp, current, down, right
         )
     return np.ascontiguousarray(current[place])
 
