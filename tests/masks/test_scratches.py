@@ -128,6 +128,22 @@ def test_the_network_takes_less_of_an_undamaged_photo_than_morphology(name: str)
     assert find_scratches(photo).mean() < 0.9 * find_scratches(photo, method="classical").mean()
 
 
+def test_what_is_likely_but_nowhere_sure_is_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    likely = np.zeros((40, 60), np.float32)
+    likely[10, 5:25] = 0.8  # sure at one pixel
+    likely[10, 15] = 0.99
+    likely[30, 5:25] = 0.8
+    likely[20, 40:42] = 0.99  # too small
+    monkeypatch.setattr(scratches, "mark_probability", lambda *_: likely)
+    found = find_scratches(np.zeros((40, 60, 3), np.uint8))
+    expected = np.zeros((40, 60), bool)
+    expected[10, 5:25] = True
+    assert np.array_equal(found, dilate_disk(expected, 1))
+    # Who asks for fainter marks gets the unsure ones, too; who asks for fewer gets none.
+    assert find_scratches(np.zeros((40, 60, 3), np.uint8), sensitivity=8)[30, 5:25].all()
+    assert not find_scratches(np.zeros((40, 60, 3), np.uint8), sensitivity=0.02).any()
+
+
 def test_sixteen_bits_are_looked_at_as_eight() -> None:
     case = damage_photo(data.chelsea()[:160, :160], np.random.default_rng(2), kinds=["dust"])
     deep = case.image.astype(np.uint16) * 257

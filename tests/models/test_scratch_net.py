@@ -77,6 +77,7 @@ def test_views_turn_with_the_photo() -> None:
     network, photo = ScratchNet(widths=(4, 4, 8, 8)).eval(), torch.rand(1, 3, 32, 48)
     with torch.inference_mode():
         logits = logits_of_views(network, photo)
-        turned = logits_of_views(network, photo.flip((2, 3))).flip((2, 3))
-        assert torch.allclose(logits, turned, atol=1e-5)
+        for turns in range(1, 4):
+            turned = logits_of_views(network, torch.rot90(photo, turns, (2, 3)))
+            assert torch.allclose(logits, torch.rot90(turned, -turns, (2, 3)), atol=1e-5)
         assert not torch.allclose(logits, network(photo), atol=1e-5)
