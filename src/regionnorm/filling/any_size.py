@@ -308,7 +308,7 @@ def _pass(run: Run, pixels: Pixels, hole: Hole, feather: int, *, one_pass: bool 
             continue
         filled = _run_once(run, pixels[tile.slices], inside, feather)
         here = _overlap(tile, box)
-        at, from_ = _relative(here, box), _relative(here, tile)
+        at, from_ = here.slices_in(box), here.slices_in(tile)
         total[at] += filled[from_] * share[from_][:, :, None]
         weight[at] += share[from_][:, :, None]
     result: Pixels = pixels.copy()
@@ -351,13 +351,6 @@ def _overlap(first: Window, second: Window) -> Window:
         max(first.left, second.left),
         min(first.bottom, second.bottom),
         min(first.right, second.right),
-    )
-
-
-def _relative(window: Window, to: Window) -> tuple[slice, slice]:
-    return (
-        slice(window.top - to.top, window.bottom - to.top),
-        slice(window.left - to.left, window.right - to.left),
     )
 
 

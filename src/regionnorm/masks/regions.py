@@ -43,6 +43,13 @@ class Window:
         """What cuts the window out of an array ``[H, W, ...]``."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def slices_in(self, outer: Window) -> tuple[slice, slice]:
+        """What cuts the window out of an array of the pixels of a window around it."""
+        return (
+            slice(self.top - outer.top, self.bottom - outer.top),
+            slice(self.left - outer.left, self.right - outer.left),
+        )
+
     def grow(self, margin: int, height: int, width: int, at_least: int = 0) -> Window:
         """Return the window with a margin, at least so large, inside ``height`` x ``width``."""
         top, bottom = _grow(self.top, self.bottom, margin, at_least, height)

@@ -67,7 +67,7 @@ def find_scratches(
     height, width = colours.shape[:2]
     finder = _packaged()
     least, sure = (_at(sensitivity, likely) for likely in (finder.threshold, _SURE))
-    found = _marks(mark_probability(finder, _viewed(colours)), least, max(least, sure))
+    found = _marks(mark_probability(finder, _viewed(colours)), least, sure)
     if found.shape != (height, width):
         enlarged = Image.fromarray(found.astype(np.uint8) * 255)
         # Straight between the centres: the edges of enlarged marks have no steps.

@@ -140,13 +140,11 @@ def logits_of_views(network: nn.Module, image: Tensor) -> Tensor:
         network: Photos ``[N, 3, H, W]`` to logits ``[N, 1, H, W]``.
         image: Photos.
     """
-    total: Tensor | None = None
-    for turns in range(4):
-        logits = network(_last(torch.rot90(image, turns, (2, 3)))).float()
-        logits = torch.rot90(logits, -turns, (2, 3))
-        total = logits if total is None else total + logits
-    assert total is not None
-    return total / 4
+    views = [_last(torch.rot90(image, turns, (2, 3))) for turns in range(4)]
+    logits = [
+        torch.rot90(network(view).float(), -turns, (2, 3)) for turns, view in enumerate(views)
+    ]
+    return torch.stack(logits).mean(0)
 
 
 def _last(image: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from regionnorm.filling.completion.patchmatch import (
     improve,
     measure,
     padded_rows,
+    patches_at,
     vote,
 )
 
@@ -35,10 +36,7 @@ def scene(seed: int = 0) -> tuple[Floats, npt.NDArray[np.bool_], Patches]:
     inside = slice(RADIUS, SIDE - RADIUS)
     sources[inside, inside] = True
     sources &= ~near
-    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(near))
-    number_at = np.full(hole.shape, -1, np.int32)
-    number_at[near] = np.arange(len(rows))
-    return photo, hole, Patches(rows, columns, number_at, sources)
+    return photo, hole, patches_at(near, sources)
 
 
 def random_field(patches: Patches, seed: int = 0) -> Field:

@@ -148,9 +148,8 @@ def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:
         if not narrow[tile.slices].any():
             continue
         window = tile.grow(_NEAR, *mask.shape)
-        place, wanted = (
-            _within(window, part, narrow) for part in (tile.grow(_BEYOND, *mask.shape), tile)
-        )
+        wanted = _within(window, tile, narrow)
+        place = _within(window, tile.grow(_BEYOND, *mask.shape), narrow)
         pixels = canvas.read(window)
         alike = lookalike(pixels, no_source[window.slices], place)
         filled = with_detail(pixels, alike, place, _DETAIL)
@@ -166,9 +165,7 @@ def _tiles(height: int, width: int) -> Iterator[Window]:
 def _within(window: Window, part: Window, place: Place) -> Place:
     """A place in a part of a window, bool of the window's size."""
     found = np.zeros((window.height, window.width), bool)
-    rows = slice(part.top - window.top, part.bottom - window.top)
-    columns = slice(part.left - window.left, part.right - window.left)
-    found[rows, columns] = place[part.slices]
+    found[part.slices_in(window)] = place[part.slices]
     return found
 
 
@@ -318,8 +315,7 @@ def _with_known(hole: Place, window: Window, unknown: Place) -> tuple[Place, Win
     while unknown[window.slices].all():
         larger = window.grow(max(window.height, window.width), *unknown.shape)
         placed = np.zeros((larger.height, larger.width), bool)
-        top, left = window.top - larger.top, window.left - larger.left
-        placed[top : top + window.height, left : left + window.width] = hole
+        placed[window.slices_in(larger)] = hole
         hole, window = placed, larger
     return hole, window
 

@@ -16,19 +16,16 @@ import numpy.typing as npt
 from regionnorm.filling.completion import patchmatch
 from regionnorm.filling.completion._compiled import jit
 from regionnorm.filling.completion.pyramid import blur
-from regionnorm.filling.completion.refine import trust_in, typical_cost
+from regionnorm.filling.completion.refine import Search, trust_in
 from regionnorm.filling.completion.structure import source_centres
 from regionnorm.masks.regions import dilate_square
-from regionnorm.stopping import stop_if_asked
 
 __all__ = ["lookalike", "with_detail"]
 
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int32]
 Place = npt.NDArray[np.bool_]
 
 _BLURS = 8  # what remains after them is no detail
-_SCANS = 2
 _REACHES = (48, 4)  # pixels: where the first and the second search begin
 _APART = 2  # pixels to a match, at least
 _FURTHEST = 128  # pixels to the first match that is tried
@@ -73,39 +70,33 @@ def lookalike(pixels: Floats, hole: Place, place: Place) -> Floats:
     down, right = _nearest(patches.rows, patches.columns, sources, _FURTHEST)
     field = patchmatch.Field(down, right, np.zeros(len(patches.rows), np.float32))
     trust = trust_in(near, place)
-    source = pixels.reshape(len(pixels), -1)
     flat, current = patchmatch.padded_rows(pixels)
     down, right = (np.zeros(hole.shape, np.int32) for _ in range(2))
+    search = Search(pixels, place, hole, patches, field, trust, flat, current, down, right)
     for turn, reach in enumerate(_REACHES):
-        stop_if_asked()
-        patchmatch.repeat_edges(flat)
-        patchmatch.measure(flat, source, patches, field)
-        patchmatch.improve(flat, source, patches, field, _SCANS, reach, _APART, turn)
         # A mean, by which the second search is guided, and then what is sharp.
-        scale, sharp = np.float32(typical_cost(field.costs)), turn > 0
-        patchmatch.vote(
-            pixels, place, hole, patches, field, trust, scale, sharp, current, down, right
-        )
+        search.turn(reach=reach, apart=_APART, seed=turn, sharp=turn > 0)
     return np.ascontiguousarray(current[place])
 
 
 @jit
 def _nearest(rows: Any, columns: Any, sources: Any, furthest: Any) -> Any:
     """Offsets from pixels to a place near by where there is a source; 0 where none is."""
-    height, width = sources.shape
     down, right = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
     for number in range(len(rows)):
-        row, column = rows[number], columns[number]
-        found = sources[row, column]
-        reach = 0
-        while not found and reach < furthest:
-            reach += 1
-            for step in range(-reach, reach + 1):
-                for side in range(4):
-                    far = -reach if side % 2 == 0 else reach
-                    to_down, to_right = (far, step) if side < 2 else (step, far)
-                    i, j = row + to_down, column + to_right
-                    if found or not (0 <= i < height and 0 <= j < width) or not sources[i, j]:
-                        continue
-                    down[number], right[number], found = to_down, to_right, True
+        down[number], right[number] = _nearest_to(rows[number], columns[number], sources, furthest)
     return down, right
+
+
+@jit
+def _nearest_to(row: Any, column: Any, sources: Any, furthest: Any) -> Any:
+    height, width = sources.shape
+    if sources[row, column]:
+        return 0, 0
+    for reach in range(1, furthest + 1):  # squares around the pixel, each larger than the last
+        for step in range(-reach, reach + 1):
+            for down, right in ((-reach, step), (reach, step), (step, -reach), (step, reach)):
+                i, j = row + down, column + right
+                if 0 <= i < height and 0 <= j < width and sources[i, j]:
+                    return down, right
+    return 0, 0

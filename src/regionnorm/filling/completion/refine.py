@@ -7,7 +7,7 @@ colours, so that pieces stay sharp.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from regionnorm.filling.completion.structure import source_centres
 from regionnorm.masks.regions import bounding_window, dilate_square
 from regionnorm.stopping import stop_if_asked
 
-__all__ = ["copied", "doubled", "faded", "refine", "trust_in", "typical_cost"]
+__all__ = ["Search", "copied", "doubled", "faded", "refine", "trust_in"]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
@@ -158,19 +158,68 @@ def refine(
     # Patches centred outside the hole have no offset yet; the first scans bring them some.
     field = patchmatch.Field(down[near], right[near], np.zeros(len(patches.rows), np.float32))
     trust = trust_in(near, filled)
-    source = pixels.reshape(len(pixels), -1)
     # One array for both: large photos are tens of megabytes.
     flat, current = patchmatch.padded_rows(pixels)
     current[filled] = copied(pixels, filled, down, right)
+    search = Search(pixels, place, hole, patches, field, trust, flat, current, down, right)
     for turn in range(_ROUNDS):
+        last = turn == _ROUNDS - 1
+        search.turn(reach=_REACH, apart=0, seed=seed + turn, sharp=sharp and last)
+
+
+class Search(NamedTuple):
+    """Patches that look for matches, and what these say that the pixels of a place show.
+
+    Attributes:
+        pixels: float32 ``[H, W, 3]``: where matches are read.
+        place: bool ``[H, W]``: the pixels to decide on.
+        hole: bool ``[H, W]``: what nobody may show.
+        patches: The patches.
+        field: Their offsets.
+        trust: float32 ``[T]``, see :func:`trust_in`.
+        flat: The picture as it is so far, see :func:`~.patchmatch.padded_rows`.
+        current: The same memory, ``[H, W, 3]``.
+        down: int32 ``[H, W]``: rows to what each pixel of the place shows.
+        right: The same, columns.
+    """
+
+    pixels: Floats
+    place: Place
+    hole: Place
+    patches: patchmatch.Patches
+    field: patchmatch.Field
+    trust: Floats
+    flat: Floats
+    current: Floats
+    down: Integers
+    right: Integers
+
+    def turn(self, *, reach: int, apart: int, seed: int, sharp: bool) -> None:
+        """Improve the field, and then the picture by it.
+
+        Args:
+            reach: Pixels: where the random search begins.
+            apart: Pixels to a match, at least.
+            seed: 0 or more.
+            sharp: Show one match for each pixel, and not a mean.
+        """
         stop_if_asked()
-        patchmatch.repeat_edges(flat)
-        patchmatch.measure(flat, source, patches, field)
-        patchmatch.improve(flat, source, patches, field, _SCANS, _REACH, 0, seed + turn)
-        scale = np.float32(typical_cost(field.costs))
-        best_only = sharp and turn == _ROUNDS - 1
+        patchmatch.repeat_edges(self.flat)
+        source = self.pixels.reshape(len(self.pixels), -1)
+        patchmatch.measure(self.flat, source, self.patches, self.field)
+        patchmatch.improve(self.flat, source, self.patches, self.field, _SCANS, reach, apart, seed)
         patchmatch.vote(
-            pixels, place, hole, patches, field, trust, scale, best_only, current, down, right
+            self.pixels,
+            self.place,
+            self.hole,
+            self.patches,
+            self.field,
+            self.trust,
+            np.float32(_typical(self.field.costs)),
+            sharp,
+            self.current,
+            self.down,
+            self.right,
         )
 
 
@@ -196,7 +245,6 @@ def trust_in(near: Place, hole: Place) -> Floats:
     return trust
 
 
-def typical_cost(costs: Floats) -> float:
-    """Of the matches that there are, the cost that three quarters of them stay below."""
+def _typical(costs: Floats) -> float:
     good = costs[costs < patchmatch.NO_MATCH]
     return max(float(np.percentile(good, 75)), 1e-4) if len(good) else 1.0
