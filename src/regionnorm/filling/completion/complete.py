@@ -63,8 +63,6 @@ _TONE_KEEP = 0.25  # difference in brightness from the network's at which it is 
 _TONE_ALIKE = 0.1  # difference from the tone around beyond which a pixel hardly counts in it
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
-_SMALL = 90_000  # known pixels below which a photo holds too little to take whole pieces from
-_GRAIN = 0.4  # share of the pieces' fine detail that such photos take
 _DETAIL = 0.5  # share of the fine detail of what looks alike that narrow holes take
 _TILE, _NEAR, _BEYOND = 512, 96, 16  # pixels of a tile, around it, and of those filled as well
 _SAMPLE = 200_000  # pixels that say what range the photo has
@@ -118,7 +116,6 @@ def complete(
         return result
     grey = bool((known == known[:, :1]).all())
     low, high = _range(known)
-    small = painted is not None and len(known) < _SMALL
     del known
     canvas = _Canvas(result, hidden & ~mask, low, high)
     wide = mask
@@ -135,8 +132,6 @@ def complete(
         unknown = no_source[window.slices]
         pixels = canvas.read(window, unread=None if painted is not None else unknown)
         filled = _completed(pixels, unknown, painted is not None, seed)
-        if small:
-            filled = with_detail(pixels, filled, unknown, _GRAIN)
         canvas.write(window, hole, filled[hole[unknown]])
     return result
 
