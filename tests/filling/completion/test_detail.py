@@ -92,6 +92,17 @@ def test_only_what_is_fine_is_taken_and_only_a_share_of_it() -> None:
     assert np.abs(brighter - painted[wide])[inside[wide]].max() < 0.01
 
 
+def test_what_is_fine_is_the_rest_of_eight_binomial_filters() -> None:
+    photo = stripes()
+    hole, painted = scratched(photo)
+    difference = np.where(hole[..., None], photo - painted, 0).astype(np.float64)
+    low = np.pad(difference, ((8, 8), (8, 8), (0, 0)), mode="edge")
+    for axis in (0, 1) * 8:
+        low = (np.roll(low, 1, axis) + 2 * low + np.roll(low, -1, axis)) / 4
+    expected = painted + 0.4 * (difference - low[8:-8, 8:-8])
+    assert np.abs(with_detail(painted, photo[hole], hole, 0.4) - expected[hole]).max() < 1e-4
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_narrow_holes_come_nearer_to_the_photo_and_keep_the_networks_colours(dtype: type) -> None:
     levels = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
