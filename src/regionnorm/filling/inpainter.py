@@ -17,7 +17,7 @@ from regionnorm._extras import require
 from regionnorm.devices import has_native_bfloat16, pick_device
 from regionnorm.filling.any_size import check_strategy, fill_holes
 from regionnorm.filling.batch import BatchReport, Fill, inpaint_path
-from regionnorm.filling.completion.where import wide_holes
+from regionnorm.filling.completion.where import pieces_fit
 from regionnorm.filling.conditioning import conditioned
 from regionnorm.imaging import mask_levels, mask_to_array
 from regionnorm.masks.soft import blend, cover_of
@@ -225,7 +225,7 @@ class Inpainter:
     def varies(self, hole: npt.NDArray[np.bool_]) -> bool:
         """Whether variants of the fill of this hole, bool ``[H, W]``, can differ at all."""
         method = self._method(None)
-        return method == "exemplar" or (method == "auto" and bool(wide_holes(hole).any()))
+        return method == "exemplar" or (method == "auto" and pieces_fit(hole))
 
     def warm_up(self) -> threading.Thread:
         """Compile in a thread what adds pieces of the photo, once on each machine: some 15 seconds.

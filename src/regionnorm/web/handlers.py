@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from regionnorm.files.whole import check_pixels
-from regionnorm.filling.completion.where import NARROW, wide_holes
+from regionnorm.filling.completion.where import NARROWEST, pieces_fit
 from regionnorm.filling.expand import Margins
 from regionnorm.filling.inpainter import Inpainter
 from regionnorm.imaging import (
@@ -237,9 +237,9 @@ class Handlers:
         return visitor.add(Picture(result, name, size, photo, mask, box, task, variant, grown))
 
     def _sameness(self, hole: npt.NDArray[np.bool_]) -> str:
-        if self.inpainter.method == "network" or wide_holes(hole).any():
+        if self.inpainter.method == "network" or pieces_fit(hole):
             return "the network fills alone here"
-        return f"only holes {2 * NARROW - 1} pixels wide or more can be filled in other ways"
+        return f"only holes {NARROWEST} pixels wide or more can be filled in other ways"
 
     def fill_for_program(self, image: str, mask: str, variant: float | None = 0) -> str:
         """Fill the hole of a photo.

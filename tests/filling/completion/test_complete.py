@@ -17,7 +17,7 @@ pytest.importorskip("numba")
 
 from regionnorm.filling.completion import complete as module
 from regionnorm.filling.completion.complete import complete, warm_up
-from regionnorm.filling.completion.where import NARROW
+from regionnorm.filling.completion.where import NARROWEST
 
 Pixels = npt.NDArray[Any]
 Place = npt.NDArray[np.bool_]
@@ -113,7 +113,7 @@ def test_dark_photos_are_filled_as_bright_ones() -> None:
 def test_narrow_holes_stay_the_networks_but_for_detail(monkeypatch: pytest.MonkeyPatch) -> None:
     image = photo()
     network = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
-    mask = with_hole(image, side=2 * NARROW - 2)
+    mask = with_hole(image, side=NARROWEST - 1)
     mask[4:10, 4:70] = True
     filled = complete(image, mask, network=network).astype(float)
     assert (filled[mask] != network[mask]).any()
@@ -131,6 +131,42 @@ def test_a_wide_hole_beside_a_narrow_one_is_copied(monkeypatch: pytest.MonkeyPat
     filled = complete(image, mask, network=network)
     assert (filled[4:10, 4:70] == 128).all()
     assert filled[30:40, 30:45].std() > 20
+
+
+def test_a_stroke_takes_pieces_in_fine_detail_and_elsewhere_for_another_fill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_DETAIL", 0)
+    lively = photo(height=80, width=200)
+    calm = (lively // 16 + 100).astype(np.uint8)
+    calm[:6], calm[-6:] = 0, 255  # far from the stroke, so that the photo's range is as wide
+    mask = np.zeros(lively.shape[:2], bool)
+    mask[32:50, 20:180] = True
+    for image, pieces in ((lively, True), (calm, False)):
+        network = np.full_like(image, 90)
+        first, second = (complete(image, mask, network=network, seed=seed) for seed in (0, 1))
+        assert (first[mask] == 90).all() == (not pieces)
+        assert (second[mask] != 90).any()
+
+
+def test_only_what_is_known_and_near_says_how_calm_a_place_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_DETAIL", 0)
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (90, 700, 3), dtype=np.uint8)
+    image[:, 100:400] //= 16
+    mask, hidden = np.zeros((2, 90, 700), bool)
+    mask[40:58, 150:350] = mask[40:58, 500:650] = True
+    mask[30:36, 150:350] = True  # a line beside the first stroke
+    network = np.full_like(image, 128)
+    network[30:36] = rng.integers(0, 256, (6, 700, 3))
+    hidden[62:, 150:350] = hidden[:, 480:650] = True
+    image[hidden] = 9
+    image[62:, 150:350] = rng.integers(0, 256, (28, 200, 3))
+    filled = complete(image, mask, network=network, hidden=hidden)
+    assert (filled[40:58, 150:350] == 128).all(), "the network's"
+    assert filled[40:58, 500:650].std() > 60, "pieces"
 
 
 def test_a_small_photo_takes_whole_pieces_as_a_large_one_does() -> None:

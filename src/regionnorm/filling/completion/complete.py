@@ -3,8 +3,8 @@
 On a small copy of the photo a graph cut decides what goes where (:mod:`.structure`); the map of
 shifts is refined level by level up to the photo (:mod:`.refine`); a correction takes away steps
 of brightness between pieces (:mod:`.blend`). Narrow holes stay the network's, which is better
-there, but for fine detail (:mod:`.detail`). NumPy and numba are all that is needed; one thread
-does the work, so that the same seed gives the same bytes everywhere.
+there, but for fine detail (:mod:`.detail`); so do strokes in calm places. NumPy and numba are all
+that is needed; one thread does the work, so that the same seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from regionnorm.filling.completion._compiled import is_compiled
 from regionnorm.filling.completion.atlas import Atlas, View, make_atlas
 from regionnorm.filling.completion.blend import correction
-from regionnorm.filling.completion.detail import lookalike, with_detail
+from regionnorm.filling.completion.detail import fineness, lookalike, with_detail
 from regionnorm.filling.completion.pyramid import (
     blur,
     busyness,
@@ -35,8 +35,8 @@ from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.vanishing import vanishing_lines
-from regionnorm.filling.completion.where import hole_groups, wide_holes
-from regionnorm.masks.regions import Window, bounding_window
+from regionnorm.filling.completion.where import hole_groups, stroke_holes, wide_holes
+from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
 from regionnorm.stopping import stop_if_asked
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
@@ -64,6 +64,8 @@ _TONE_ALIKE = 0.1  # difference from the tone around beyond which a pixel hardly
 _TONE_BLURS = 4  # on half the copy on which the structure is decided
 _TONE_FADE = 2  # pixels of that half copy from the border on which a tone fades
 _DETAIL = 0.5  # share of the fine detail of what looks alike that narrow holes take
+_CALM = 0.04  # fineness of what is around strokes up to which they are the network's
+_AROUND = 16  # pixels around a stroke where that is measured
 _TILE, _NEAR, _BEYOND = 512, 96, 16  # pixels of a tile, around it, and of those filled as well
 _SAMPLE = 200_000  # pixels that say what range the photo has
 _LEAST_RANGE = 0.05
@@ -123,7 +125,7 @@ def complete(
     if painted is not None:
         inside = painted[mask]
         result[mask] = _greyed(inside) if grey else inside
-        wide = wide_holes(mask)
+        wide = wide_holes(mask) | _strokes(canvas, mask, seed)
         _detail_narrow(canvas, mask, mask & ~wide)
     # What the network filled counts as known beside the wide holes.
     no_source = wide | canvas.veiled
@@ -134,6 +136,25 @@ def complete(
         filled = _completed(pixels, unknown, painted is not None, seed)
         canvas.write(window, hole, filled[hole[unknown]])
     return result
+
+
+def _strokes(canvas: _Canvas, mask: Place, seed: int) -> Place:
+    """The strokes for pieces: those in fine detail, beside which a network's fill looks soft.
+
+    In calm places, skin above all, it is the better one. Pieces are another fill there.
+    """
+    strokes = stroke_holes(mask)
+    if seed > 0 or not strokes.any():
+        return strokes
+    parts, count = label_regions(dilate_square(strokes, _AROUND))
+    known = ~(mask | canvas.veiled)
+    total = np.zeros(count + 1)
+    for tile in _tiles(*mask.shape):
+        names, given = parts[tile.slices], known[tile.slices]
+        if names[given].any():
+            total += np.bincount(names[given], fineness(canvas.read(tile), given), count + 1)
+    calm = total <= _CALM * np.bincount(parts[known], minlength=count + 1)
+    return strokes & ~calm[parts]
 
 
 def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:

@@ -20,7 +20,7 @@ from regionnorm.filling.completion.refine import Search, trust_in
 from regionnorm.filling.completion.structure import source_centres
 from regionnorm.masks.regions import dilate_square
 
-__all__ = ["lookalike", "with_detail"]
+__all__ = ["fineness", "lookalike", "with_detail"]
 
 Floats = npt.NDArray[np.float32]
 Place = npt.NDArray[np.bool_]
@@ -48,6 +48,21 @@ def with_detail(pixels: Floats, filled: Floats, hole: Place, share: float) -> Fl
     low = blur(difference, np.ones(hole.shape, np.float32), _BLURS)
     detailed: Floats = pixels[hole] + np.float32(share) * (difference - low)[hole]
     return detailed
+
+
+def fineness(pixels: Floats, known: Place) -> Floats:
+    """How far known pixels are from their blurred neighbourhood, which is of known ones alone.
+
+    Args:
+        pixels: float32 ``[H, W, 3]``, finite.
+        known: bool ``[H, W]``.
+
+    Returns:
+        float32 ``[N]`` for the known pixels, row by row; the mean over the channels.
+    """
+    low = blur(pixels, known.astype(np.float32), _BLURS)
+    fine: Floats = np.abs(pixels - low)[known].mean(axis=1)
+    return fine
 
 
 def lookalike(pixels: Floats, hole: Place, place: Place) -> Floats:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from regionnorm.masks.regions import Window, dilate_square, label_regions
+from regionnorm.masks.regions import (
+    Window,
+    bounding_window,
+    dilate_disk,
+    dilate_square,
+    label_regions,
+)
 
-__all__ = ["NARROW", "hole_groups", "wide_holes"]
+__all__ = ["NARROWEST", "hole_groups", "pieces_fit", "stroke_holes", "wide_holes"]
 
 Place = npt.NDArray[np.bool_]
 
-NARROW = 12
-"""Half the width in pixels below which a hole stays the network's."""
+NARROWEST = 15
+"""Pixels: how wide a hole is, at least, that pieces may fill."""
 
+_CORE = 11  # half the side of a square that fits into wide holes
+_BRUSH = NARROWEST // 2  # radius of the thinnest brush that paints strokes and not lines
+_PAINTED = 0.9  # share of a stroke that it paints, at least; of large letters it is .85
 _MARGIN = 96  # known pixels around a hole to copy from, at least
 _TOGETHER = 32  # holes nearer to each other are filled together
 
 
 def wide_holes(mask: Place) -> Place:
-    """The separate holes that are wide somewhere."""
-    core = ~dilate_square(~mask, NARROW - 1)
+    """The separate holes that are wide somewhere: 23 pixels."""
+    core = ~dilate_square(~mask, _CORE)
     if not core.any():
         return core
     parts, count = label_regions(mask)
@@ -28,6 +37,32 @@ def wide_holes(mask: Place) -> Place:
     wide[np.unique(parts[core])] = True
     wide[0] = False
     return wide[parts]
+
+
+def stroke_holes(mask: Place) -> Place:
+    """The other separate holes that are wide all along: 15 pixels; letters hardly ever are."""
+    strokes = np.zeros_like(mask)
+    if mask.any():
+        near = bounding_window(mask).grow(1, *mask.shape).slices
+        strokes[near] = _strokes(mask[near])
+    return strokes
+
+
+def _strokes(mask: Place) -> Place:
+    brush = ~dilate_disk(~mask, _BRUSH)
+    if not brush.any():
+        return brush
+    parts, count = label_regions(mask)
+    area = np.bincount(parts.ravel(), minlength=count + 1)
+    painted = np.bincount(parts[dilate_disk(brush, _BRUSH)], minlength=count + 1)
+    stroke = painted >= _PAINTED * area
+    stroke[0] = False
+    return stroke[parts] & ~wide_holes(mask)
+
+
+def pieces_fit(mask: Place) -> bool:
+    """Whether there is a hole that may be filled with pieces."""
+    return bool(wide_holes(mask).any() or stroke_holes(mask).any())
 
 
 def hole_groups(hole: Place) -> list[tuple[Place, Window]]:
