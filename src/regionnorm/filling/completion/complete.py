@@ -228,7 +228,7 @@ def warm_up() -> None:
     mask = np.zeros((96, 96), bool)
     mask[30:66, 30:66] = True
     complete(photo, mask)
-    mask[40:] = False
+    mask[36:] = False
     complete(photo, mask, network=photo)  # which is too narrow for more than detail
     # Only large photos come to this.
     down, right = np.zeros(mask.shape, np.int32), np.where(mask, np.int32(-36), np.int32(0))

@@ -17,12 +17,12 @@ __all__ = ["NARROWEST", "hole_groups", "pieces_fit", "stroke_holes", "wide_holes
 
 Place = npt.NDArray[np.bool_]
 
-NARROWEST = 15
+NARROWEST = 9
 """Pixels: how wide a hole is, at least, that pieces may fill."""
 
 _CORE = 11  # half the side of a square that fits into wide holes
 _BRUSH = NARROWEST // 2  # radius of the thinnest brush that paints strokes and not lines
-_PAINTED = 0.9  # share of a stroke that it paints, at least; of large letters it is .85
+_PAINTED = 0.9  # share of a stroke that it paints, at least: more than of thin letters
 _MARGIN = 96  # known pixels around a hole to copy from, at least
 _TOGETHER = 32  # holes nearer to each other are filled together
 
@@ -40,7 +40,7 @@ def wide_holes(mask: Place) -> Place:
 
 
 def stroke_holes(mask: Place) -> Place:
-    """The other separate holes that are wide all along: 15 pixels; letters hardly ever are."""
+    """The other separate holes that are wide all along: 9 pixels, as bold letters are."""
     strokes = np.zeros_like(mask)
     if mask.any():
         near = bounding_window(mask).grow(1, *mask.shape).slices
