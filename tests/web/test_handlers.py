@@ -314,7 +314,7 @@ def test_another_is_the_next_variant_of_the_same_photo_and_mask(
 @pytest.mark.parametrize(
     ("method", "numba", "box", "reason"),
     [
-        ("auto", True, (20, 12, 28, 42), "only holes 9 pixels wide or more"),
+        ("auto", True, (20, 12, 28, 42), "only holes wide all along, 9 pixels"),
         ("auto", False, (20, 12, 43, 35), "the network fills alone"),
         ("network", True, (20, 12, 43, 35), "the network fills alone"),
     ],

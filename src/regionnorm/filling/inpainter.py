@@ -56,7 +56,7 @@ class Inpainter:
             fill and the hole's border fades; 0 leaves the network's colours as they are.
         method: ``"network"``: the network alone. ``"exemplar"``: pieces of the same photo alone
             (:func:`regionnorm.filling.completion.complete`); no weights are loaded. ``"auto"``:
-            both, in narrow holes the network with fine detail of the photo, in wide ones the two
+            both, in narrow holes the network with fine detail of the photo, in others the two
             joined; the network alone where numba is not installed, and for a module of your own,
             whose fills are yours.
         variant: 0 is the fill; 1, 2 and so on are others, where pieces of the photo are used.

@@ -239,7 +239,7 @@ class Handlers:
     def _sameness(self, hole: npt.NDArray[np.bool_]) -> str:
         if self.inpainter.method == "network" or pieces_fit(hole):
             return "the network fills alone here"
-        return f"only holes {NARROWEST} pixels wide or more can be filled in other ways"
+        return f"only holes wide all along, {NARROWEST} pixels or more, can be filled in other ways"
 
     def fill_for_program(self, image: str, mask: str, variant: float | None = 0) -> str:
         """Fill the hole of a photo.

@@ -24,7 +24,7 @@ def test_a_mirrored_view_begins_at_a_multiple_of_the_unit_behind_a_gap(
 ) -> None:
     pixels = np.random.default_rng(0).random((16, width, 3), dtype=np.float32)
     hole = np.random.default_rng(1).random((16, width)) < 0.3
-    wide, missing, place = make_atlas(pixels, hole, [View(mirrored=True, scale=1)], unit)
+    wide, missing, place = make_atlas(pixels, hole, hole, [View(mirrored=True, scale=1)], unit)
     begin = wide.shape[1] - width
     assert begin % unit == 0 and begin >= width + unit
     assert (wide[:, :width] == pixels).all() and (wide[:, begin:] == pixels[:, ::-1]).all()
@@ -39,7 +39,7 @@ def test_a_smaller_view_is_interpolated_from_known_pixels_alone() -> None:
     hole = np.zeros((20, 30), bool)
     hole[8, 10] = True
     pixels[hole] = 1e6
-    wide, missing, _ = make_atlas(pixels, hole, [View(mirrored=False, scale=0.8)], 1)
+    wide, missing, _ = make_atlas(pixels, hole, hole, [View(mirrored=False, scale=0.8)], 1)
     view, gap = wide[:16, -24:], missing[:, -24:]
     assert gap[16:].all() and 1 <= gap[:16].sum() <= 4
     for row, column in np.argwhere(~gap[:16]):
@@ -49,7 +49,7 @@ def test_a_smaller_view_is_interpolated_from_known_pixels_alone() -> None:
 
 def test_no_views_are_the_photo_itself() -> None:
     pixels, hole = np.zeros((4, 5, 3), np.float32), np.eye(4, 5, dtype=bool)
-    atlas = make_atlas(pixels, hole, (), 4)
+    atlas = make_atlas(pixels, hole, hole, (), 4)
     assert atlas.pixels is pixels and (atlas.missing == hole).all() and (atlas.place == hole).all()
 
 
@@ -57,7 +57,7 @@ def test_reduced_views_do_not_mix() -> None:
     black, hole = np.zeros((16, 22, 3), np.float32), np.zeros((16, 22), bool)
     hole[4:8, 4:8] = True
     black[:, -1] = 1  # both views end or begin with it at the gap
-    wide, missing, _ = make_atlas(black, hole, [View(mirrored=True, scale=1)], 4)
+    wide, missing, _ = make_atlas(black, hole, hole, [View(mirrored=True, scale=1)], 4)
     small, gap = wide, missing
     for _ in range(2):
         small, gap = halve(small, gap)

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("numba")
 
 from regionnorm.filling.completion import complete as module
+from regionnorm.filling.completion import where
 from regionnorm.filling.completion.complete import complete, warm_up
 from regionnorm.filling.completion.where import NARROWEST
 
@@ -161,12 +162,57 @@ def test_only_what_is_known_and_near_says_how_calm_a_place_is(
     mask[30:36, 150:350] = True  # a line beside the first stroke
     network = np.full_like(image, 128)
     network[30:36] = rng.integers(0, 256, (6, 700, 3))
-    hidden[62:, 150:350] = hidden[:, 480:650] = True
+    hidden[62:, 150:350] = hidden[:, 480:570] = True
     image[hidden] = 9
     image[62:, 150:350] = rng.integers(0, 256, (28, 200, 3))
     filled = complete(image, mask, network=network, hidden=hidden)
     assert (filled[40:58, 150:350] == 128).all(), "the network's"
-    assert filled[40:58, 500:650].std() > 60, "pieces"
+    assert (filled[40:58, 500:650] != 128).mean() > 0.9, "pieces"
+
+
+def test_sections_of_a_stroke_are_decided_one_by_one_and_meet() -> None:
+    rows, columns = np.indices((100, 900))
+    image = np.repeat((0.5 + 0.4 * np.sin((rows + columns) / 2))[..., None], 3, axis=2)
+    image[:, 450:] = 0.5 + (image[:, 450:] - 0.5) / 40  # fine detail, and then calm
+    mask = np.zeros((100, 900), bool)
+    mask[42:58, 20:880] = True
+    network = image.copy()
+    network[mask] = 0.5
+    filled = complete(image, mask, network=network)
+    off = np.abs(filled - image)[..., 0][42:58]
+    assert off[:, 20:430].mean() < 0.05, "stripes go on"
+    assert off[:, 220:250].mean() < 0.05, "over the cut as well"
+    assert np.abs(filled[42:58, 680:880] - 0.5).max() < 0.03, "the network's"
+
+
+def test_the_next_section_sees_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, completed = [], module._completed
+
+    def spy(pixels: Pixels, hole: Place, place: Place, *rest: Any, **more: Any) -> Pixels:
+        beside.append(np.count_nonzero(hole & ~place))
+        filled: Pixels = completed(pixels, hole, place, *rest, **more)
+        return filled
+
+    monkeypatch.setattr(module, "_completed", spy)
+    image = photo(height=80, width=440)
+    mask = np.zeros((80, 440), bool)
+    mask[32:50, 20:420] = True
+    complete(image, mask, network=np.full_like(image, 90))
+    assert len(beside) == 3
+    assert beside[0] > 0
+    assert beside[-1] == 0
+
+
+def test_more_strokes_than_time_allows_stay_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DETAIL", 0)
+    monkeypatch.setattr(where, "_MOST_SECTIONS", 3)
+    image = np.random.default_rng(0).integers(0, 256, (120, 300, 3), dtype=np.uint8)
+    mask = np.zeros((120, 300), bool)
+    for number in range(5):
+        mask[50:64, 10 + 55 * number : 30 + 60 * number] = True  # each longer than the one before
+    filled = complete(image, mask, network=np.full_like(image, 128))
+    kept = [(filled[50:64, 12 + 55 * n : 28 + 60 * n] == 128).all() for n in range(5)]
+    assert kept == [True, True, False, False, False]
 
 
 def test_a_small_photo_takes_whole_pieces_as_a_large_one_does() -> None:

@@ -1,4 +1,4 @@
-"""Which holes pieces may fill: wide ones and strokes of a brush, lines and letters not."""
+"""Which holes pieces may fill: wide ones and strokes of a brush; lines and thin letters not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from regionnorm.filling.completion.where import NARROWEST, pieces_fit, stroke_holes, wide_holes
+from regionnorm.filling.completion.where import (
+    NARROWEST,
+    pieces_fit,
+    stroke_holes,
+    stroke_sections,
+    wide_holes,
+)
 
 Place = npt.NDArray[np.bool_]
 
@@ -85,7 +91,7 @@ def test_what_is_very_wide_somewhere_is_wide_with_its_tail_and_no_stroke() -> No
     assert not stroke_holes(mask).any()
 
 
-def test_letters_are_no_strokes_although_they_are_wide_somewhere() -> None:
+def test_thin_letters_are_no_strokes_although_they_are_wide_somewhere() -> None:
     canvas = Image.new("1", (400, 90))
     ImageDraw.Draw(canvas).text((8, 8), "Remove", 1, ImageFont.load_default(54), stroke_width=1)
     letters = np.asarray(canvas)
@@ -119,3 +125,21 @@ def test_the_narrowest_hole_that_pieces_may_fill() -> None:
         bar = np.zeros((80, 100), bool)
         bar[20 : 20 + width, 10:90] = True
         assert pieces_fit(bar) == (width >= NARROWEST)
+
+
+def test_sections_are_every_pixel_of_strokes_once_and_each_lies_in_a_small_window() -> None:
+    size = (700, 900)
+    mask = drawn((10, 10, 890, 690, 18), (20, 600, 300, 600, 20), (800, 50, 800, 50, 16), size=size)
+    count, sizes = np.zeros(size, int), []
+    for section, window in stroke_sections(mask):
+        assert section.shape == (window.height, window.width)
+        assert max(section.shape) <= 192 + 96
+        rows, columns = np.nonzero(section)
+        for at, side, whole in ((rows, 0, size[0]), (columns, 1, size[1])):
+            low, high = (window.top, window.bottom) if side == 0 else (window.left, window.right)
+            assert at.min() >= min(48, low) or low == 0
+            assert section.shape[side] - 1 - at.max() >= 48 or high == whole
+        count[window.slices] += section
+        sizes.append(np.count_nonzero(section))
+    assert (count == mask).all()
+    assert sizes == sorted(sizes, reverse=True)

@@ -32,7 +32,7 @@ class Atlas(NamedTuple):
     Attributes:
         pixels: float32 ``[H, V, 3]``.
         missing: bool ``[H, V]``: holes of all views, and what lies between them.
-        place: bool ``[H, V]``: the photo's own hole, to be filled.
+        place: bool ``[H, V]``: what is to be filled of the photo's own hole.
     """
 
     pixels: Floats
@@ -40,18 +40,21 @@ class Atlas(NamedTuple):
     place: Place
 
 
-def make_atlas(pixels: Floats, hole: Place, views: Sequence[View], unit: int) -> Atlas:
+def make_atlas(
+    pixels: Floats, hole: Place, place: Place, views: Sequence[View], unit: int
+) -> Atlas:
     """Put views beside the photo.
 
     Args:
         pixels: float32 ``[H, W, 3]``.
         hole: bool ``[H, W]``.
+        place: bool ``[H, W]``, the part of it that is to be filled.
         views: None is larger than the photo.
         unit: Views begin at multiples of it, at least so many pixels behind the one before: by so
             much the picture may be reduced without mixing two views.
     """
     if not views:
-        return Atlas(pixels, hole, hole)  # large photos are tens of megabytes
+        return Atlas(pixels, hole, place)  # large photos are tens of megabytes
     height, width = hole.shape
     colours, gaps = [], []
     for number, view in enumerate((View(mirrored=False, scale=1), *views)):
@@ -68,9 +71,9 @@ def make_atlas(pixels: Floats, hole: Place, views: Sequence[View], unit: int) ->
         colours.append(np.pad(part, (*padding, (0, 0)), mode="edge"))
         gaps.append(np.pad(gap, padding, constant_values=True))
     wide, missing = np.concatenate(colours, axis=1), np.concatenate(gaps, axis=1)
-    place = np.zeros_like(missing)
-    place[:, :width] = hole
-    return Atlas(wide, missing, place)
+    wanted = np.zeros_like(missing)
+    wanted[:, :width] = place
+    return Atlas(wide, missing, wanted)
 
 
 def _resized(pixels: Floats, hole: Place, scale: float) -> tuple[Floats, Place]:

@@ -35,8 +35,13 @@ from regionnorm.filling.completion.refine import doubled, faded, refine
 from regionnorm.filling.completion.seams import move_seams
 from regionnorm.filling.completion.structure import Scene, choose_offsets
 from regionnorm.filling.completion.vanishing import vanishing_lines
-from regionnorm.filling.completion.where import hole_groups, stroke_holes, wide_holes
-from regionnorm.masks.regions import Window, bounding_window, dilate_square, label_regions
+from regionnorm.filling.completion.where import (
+    hole_groups,
+    stroke_holes,
+    stroke_sections,
+    wide_holes,
+)
+from regionnorm.masks.regions import Window, bounding_window, dilate_square
 from regionnorm.stopping import stop_if_asked
 
 __all__ = ["METHODS", "Method", "complete", "warm_up"]
@@ -120,41 +125,48 @@ def complete(
     low, high = _range(known)
     del known
     canvas = _Canvas(result, hidden & ~mask, low, high)
-    wide = mask
+    wide, strokes = mask, []
     _announce_compiling()
+    # What the network filled counts as known beside what is filled with pieces.
+    no_source = mask | canvas.veiled
     if painted is not None:
         inside = painted[mask]
         result[mask] = _greyed(inside) if grey else inside
-        wide = wide_holes(mask) | _strokes(canvas, mask, seed)
-        _detail_narrow(canvas, mask, mask & ~wide)
-    # What the network filled counts as known beside the wide holes.
-    no_source = wide | canvas.veiled
+        wide, strokes = wide_holes(mask), _sections(canvas, mask, seed)
+        narrow = mask & ~wide
+        for section, window in strokes:
+            narrow[window.slices] &= ~section
+        _detail_narrow(canvas, mask, narrow)
+        no_source &= ~narrow
     for group, near in hole_groups(wide):
         hole, window = _with_known(group, near, no_source)
         unknown = no_source[window.slices]
         pixels = canvas.read(window, unread=None if painted is not None else unknown)
-        filled = _completed(pixels, unknown, painted is not None, seed)
+        filled = _completed(pixels, unknown, unknown, painted is not None, seed)
         canvas.write(window, hole, filled[hole[unknown]])
+    for section, window in strokes:
+        unknown = no_source[window.slices]
+        filled = _completed(canvas.read(window), unknown, section, True, seed, stroke=True)
+        canvas.write(window, section, filled)
+        unknown[section] = False  # the next section of the same stroke meets this one
     return result
 
 
-def _strokes(canvas: _Canvas, mask: Place, seed: int) -> Place:
+def _sections(canvas: _Canvas, mask: Place, seed: int) -> list[tuple[Place, Window]]:
     """The strokes for pieces: those in fine detail, beside which a network's fill looks soft.
 
     In calm places, skin above all, it is the better one. Pieces are another fill there.
     """
-    strokes = stroke_holes(mask)
-    if seed > 0 or not strokes.any():
-        return strokes
-    parts, count = label_regions(dilate_square(strokes, _AROUND))
-    known = ~(mask | canvas.veiled)
-    total = np.zeros(count + 1)
-    for tile in _tiles(*mask.shape):
-        names, given = parts[tile.slices], known[tile.slices]
-        if names[given].any():
-            total += np.bincount(names[given], fineness(canvas.read(tile), given), count + 1)
-    calm = total <= _CALM * np.bincount(parts[known], minlength=count + 1)
-    return strokes & ~calm[parts]
+    unknown = mask | canvas.veiled
+    found = []
+    for section, window in stroke_sections(stroke_holes(mask)):
+        known = ~unknown[window.slices]
+        around = dilate_square(section, _AROUND)[known]
+        if not around.any():
+            continue
+        if seed > 0 or fineness(canvas.read(window), known)[around].mean() > _CALM:
+            found.append((section, window))
+    return found
 
 
 def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:
@@ -283,17 +295,21 @@ def _greyed(pixels: Pixels) -> Pixels:
 # --- how ------------------------------------------------------------------------------------------
 
 
-def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
-    """Fill a window, float32 ``[H, W, 3]``, of values that fill [0, 1] about.
+def _completed(
+    pixels: Floats, hole: Place, place: Place, painted: bool, seed: int, stroke: bool = False
+) -> Floats:
+    """Fill a part of a hole in a window, float32 ``[H, W, 3]``, of values that fill [0, 1] about.
+
+    Strokes are as thin as what they cross, so that what goes where is decided on the photo itself.
 
     Returns:
-        float32 ``[N, 3]`` for the pixels of the hole, row by row.
+        float32 ``[N, 3]`` for the pixels of ``place``, row by row.
     """
     if not painted:
         pixels = continued(pixels, ~hole)
-    depth = _depth(hole)
-    views = _VIEWS if hole.size <= _MOST_VIEWED else ()
-    atlas = make_atlas(pixels, hole, views, 2**depth)
+    depth = 0 if stroke else _depth(hole)
+    views = () if stroke or hole.size > _MOST_VIEWED else _VIEWS
+    atlas = make_atlas(pixels, hole, place, views, 2**depth)
     levels = [atlas]
     for _ in range(depth):
         last = levels[-1]
@@ -307,22 +323,22 @@ def _completed(pixels: Floats, hole: Place, painted: bool, seed: int) -> Floats:
     down, right = choose_offsets(scene, seed)
     for level in range(depth, -1, -1):
         stop_if_asked()
-        finer, gap, place = levels.pop()
+        finer, gap, inside = levels.pop()
         if level < depth:
-            down, right = doubled(down, place), doubled(right, place)
+            down, right = doubled(down, inside), doubled(right, inside)
             if depth - level >= _STAIRS:
                 price = _PAINTED / 2 ** (depth - level) if painted else None
-                move_seams(finer, gap, down, right, painted=price, place=place)
+                move_seams(finer, gap, down, right, painted=price, place=inside)
         sharp = level == 0
-        refine(finer, gap, down, right, seed=100 * seed + level, sharp=sharp, place=place)
+        refine(finer, gap, down, right, seed=100 * seed + level, sharp=sharp, place=inside)
     filled = faded(atlas.pixels, atlas.missing, down, right, place=atlas.place)
     stop_if_asked()
     filled += correction(atlas.pixels, atlas.missing, down, right, _KEEP, place=atlas.place)
     del down, right
     if painted:
         stop_if_asked()
-        box = bounding_window(hole).grow(1, *hole.shape).slices
-        filled += _toned(pixels[box], filled, hole[box], depth + 1)
+        box = bounding_window(place).grow(1, *place.shape).slices
+        filled += _toned(pixels[box], filled, place[box], depth + 1)
     return filled
 
 

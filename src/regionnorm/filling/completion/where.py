@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,18 +16,28 @@ from regionnorm.masks.regions import (
     label_regions,
 )
 
-__all__ = ["NARROWEST", "hole_groups", "pieces_fit", "stroke_holes", "wide_holes"]
+__all__ = [
+    "NARROWEST",
+    "hole_groups",
+    "pieces_fit",
+    "stroke_holes",
+    "stroke_sections",
+    "wide_holes",
+]
 
 Place = npt.NDArray[np.bool_]
 
 NARROWEST = 9
-"""Pixels: how wide a hole is, at least, that pieces may fill."""
+"""Pixels: how wide a hole is all along, about, that pieces may fill."""
 
 _CORE = 11  # half the side of a square that fits into wide holes
 _BRUSH = NARROWEST // 2  # radius of the thinnest brush that paints strokes and not lines
 _PAINTED = 0.9  # share of a stroke that it paints, at least: more than of thin letters
 _MARGIN = 96  # known pixels around a hole to copy from, at least
 _TOGETHER = 32  # holes nearer to each other are filled together
+_LONGEST = 192  # pixels of a stroke's section
+_BESIDE = 48  # known pixels around a section to copy from, at least
+_MOST_SECTIONS = 64  # of a photo: the largest ones
 
 
 def wide_holes(mask: Place) -> Place:
@@ -79,6 +92,53 @@ def hole_groups(hole: Place) -> list[tuple[Place, Window]]:
         window = box.grow(max(_MARGIN, box.height, box.width), height, width)
         found.append((parts[window.slices] == number, window))
     return found
+
+
+def stroke_sections(strokes: Place) -> list[tuple[Place, Window]]:
+    """Strokes one by one, long ones cut, each section in a window with what it may copy from.
+
+    Returns:
+        bool of the window's size, the section, and the window; the largest ones first, and no more
+        than time allows.
+    """
+    parts, count = label_regions(strokes)
+    found = [
+        (int(np.count_nonzero(parts[cell.slices] == number)), number, cell)
+        for number, box in enumerate(_boxes(parts, count), start=1)
+        for cell in _cells(parts, number, box)
+    ]
+    found.sort(key=lambda section: -section[0])
+    return [_section(parts, number, cell) for _, number, cell in found[:_MOST_SECTIONS]]
+
+
+def _cells(parts: npt.NDArray[np.int32], number: int, box: Window) -> Iterator[Window]:
+    """A part's box, cut across its longer side until nothing is too long."""
+    inside = parts[box.slices] == number
+    if not inside.any():
+        return
+    tight = bounding_window(inside)
+    top, left = box.top + tight.top, box.left + tight.left
+    bottom, right = top + tight.height, left + tight.width
+    if max(tight.height, tight.width) <= _LONGEST:
+        yield Window(top, left, bottom, right)
+    elif tight.height > tight.width:
+        for start, end in _spans(top, bottom):
+            yield from _cells(parts, number, Window(start, left, end, right))
+    else:
+        for start, end in _spans(left, right):
+            yield from _cells(parts, number, Window(top, start, bottom, end))
+
+
+def _spans(low: int, high: int) -> list[tuple[int, int]]:
+    edges = np.linspace(low, high, -(-(high - low) // _LONGEST) + 1).astype(int).tolist()
+    return list(pairwise(edges))
+
+
+def _section(parts: npt.NDArray[np.int32], number: int, cell: Window) -> tuple[Place, Window]:
+    window = cell.grow(_BESIDE, *parts.shape)
+    section = np.zeros((window.height, window.width), bool)
+    section[cell.slices_in(window)] = parts[cell.slices] == number
+    return section, window
 
 
 def _boxes(parts: npt.NDArray[np.int32], count: int) -> list[Window]:
