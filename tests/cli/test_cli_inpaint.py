@@ -324,6 +324,9 @@ def test_variants_go_into_the_folder_that_is_named(
 def test_variants_go_where_a_single_fill_would(
     tmp_path: Path, run_cli: RunCli, photo: Path, mask: Path, small_weights: Path
 ) -> None:
+    line = np.zeros((44, 60), np.uint8)  # which the network fills alone
+    line[20:26, 10:50] = 255
+    Image.fromarray(line).save(mask)
     given = ("inpaint", photo, "-m", mask, "--model", small_weights, "--variants", 2)
     assert run_cli(*given, "-o", tmp_path / "new")[0] == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{photo.stem}-1.png"]
