@@ -3,8 +3,9 @@
 On a small copy of the photo a graph cut decides what goes where (:mod:`.structure`); the map of
 shifts is refined level by level up to the photo (:mod:`.refine`); a correction takes away steps
 of brightness between pieces (:mod:`.blend`). Narrow holes stay the network's, which is better
-there, but for fine detail (:mod:`.detail`); so do strokes in calm places. NumPy and numba are all
-that is needed; one thread does the work, so that the same seed gives the same bytes everywhere.
+there, but for fine detail (:mod:`.detail`); so do strokes in calm places, and in others what goes
+where in them is decided on the photo itself. NumPy and numba are all that is needed; one thread
+does the work, so that the same seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def complete(
         narrow = mask & ~wide
         for section, window in strokes:
             narrow[window.slices] &= ~section
-        _detail_narrow(canvas, mask, narrow)
+        _detail_narrow(canvas, no_source, narrow)
         no_source &= ~narrow
     for group, near in hole_groups(wide):
         hole, window = _with_known(group, near, no_source)
@@ -169,15 +170,14 @@ def _sections(canvas: _Canvas, mask: Place, seed: int) -> list[tuple[Place, Wind
     return found
 
 
-def _detail_narrow(canvas: _Canvas, mask: Place, narrow: Place) -> None:
+def _detail_narrow(canvas: _Canvas, no_source: Place, narrow: Place) -> None:
     """Add detail to what is painted in narrow holes, tile by tile: they may be anywhere."""
-    no_source = mask | canvas.veiled
-    for tile in _tiles(*mask.shape):
+    for tile in _tiles(*narrow.shape):
         if not narrow[tile.slices].any():
             continue
-        window = tile.grow(_NEAR, *mask.shape)
+        window = tile.grow(_NEAR, *narrow.shape)
         wanted = _within(window, tile, narrow)
-        place = _within(window, tile.grow(_BEYOND, *mask.shape), narrow)
+        place = _within(window, tile.grow(_BEYOND, *narrow.shape), narrow)
         pixels = canvas.read(window)
         alike = lookalike(pixels, no_source[window.slices], place)
         filled = with_detail(pixels, alike, place, _DETAIL)

@@ -42,7 +42,7 @@ _MOST_SECTIONS = 64  # of a photo: the largest ones
 
 def wide_holes(mask: Place) -> Place:
     """The separate holes that are wide somewhere: 23 pixels."""
-    core = ~dilate_square(~mask, _CORE)
+    core = _core(mask)
     if not core.any():
         return core
     parts, count = label_regions(mask)
@@ -50,6 +50,11 @@ def wide_holes(mask: Place) -> Place:
     wide[np.unique(parts[core])] = True
     wide[0] = False
     return wide[parts]
+
+
+def _core(mask: Place) -> Place:
+    """Where a square lies in the mask that only wide holes have room for."""
+    return ~dilate_square(~mask, _CORE)
 
 
 def stroke_holes(mask: Place) -> Place:
@@ -70,7 +75,8 @@ def _strokes(mask: Place) -> Place:
     painted = np.bincount(parts[dilate_disk(brush, _BRUSH)], minlength=count + 1)
     stroke = painted >= _PAINTED * area
     stroke[0] = False
-    return stroke[parts] & ~wide_holes(mask)
+    stroke[parts[_core(mask)]] = False
+    return stroke[parts]
 
 
 def pieces_fit(mask: Place) -> bool:
